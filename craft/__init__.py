@@ -1,0 +1,1 @@
+"""craft: replicated state machines with many leaders and one merged log."""

@@ -1,0 +1,94 @@
+"""Every error that craft raises on purpose; the name says who is to blame and what became of the data.
+
+Floor 0. A wrong peer never crashes us (`RemoteError`); a wrong self always does (`FatalError`).
+"""
+
+from __future__ import annotations
+
+
+class CraftError(Exception):
+    """The root of all errors that craft raises on purpose."""
+
+
+# -- what happened to a command -------------------------------------------------------------------
+
+
+class Rejected(CraftError):
+    """The command was refused before it was appended anywhere: it has no effect, ever. Try again."""
+
+
+class Overloaded(Rejected):
+    """A bounded queue is full (the message names it). Nothing was taken. Slow down, then try again."""
+
+
+class NotReady(Rejected):
+    """The server is starting or stopping and takes no commands. Nothing was taken."""
+
+
+class CommandTooLarge(Rejected):
+    """One call's commands exceed `entry_bytes_max`. Nothing was taken; send less in one call."""
+
+
+class Unknown(CraftError):
+    """The command may or may not take effect, now or later: the answer was lost, not the question."""
+
+
+# -- configuration and the command line -----------------------------------------------------------
+
+
+class ConfigError(CraftError):
+    """A configuration value is wrong; the message names the key, the value and what is allowed."""
+
+
+# -- the other side is wrong ----------------------------------------------------------------------
+
+
+class RemoteError(CraftError):
+    """A peer or client broke the protocol. Its connection is dropped; nothing else is disturbed."""
+
+
+class WireError(RemoteError):
+    """Bytes that are not a valid frame, or exceed a limit."""
+
+
+class DamagedEntry(RemoteError):
+    """A log record whose checksum or fields do not hold."""
+
+
+class HandshakeRefused(RemoteError):
+    """The two ends do not belong together; the message says what differs."""
+
+
+# -- this server is wrong, and must stop ----------------------------------------------------------
+
+
+class FatalError(CraftError):
+    """This server must end; its message says why, and nothing unsafe was answered."""
+
+
+class StorageFailed(FatalError):
+    """A write or sync failed (or the disk is full). What it covered is unknown; never retried."""
+
+
+class DamagedStorage(FatalError):
+    """A data directory lost something that had been synced; the message names what is missing."""
+
+
+class SuspectStorage(FatalError):
+    """A data directory may have lost a synced tail (PROTOCOL 10): starting could lose answered writes."""
+
+
+class WrongDirectory(FatalError):
+    """A data directory that belongs to another server or cluster, or is in use by another process."""
+
+
+class ApplyFailed(FatalError):
+    """The user's `apply_batch` raised. The position did not advance; the message names the command."""
+
+
+class SessionTaken(FatalError):
+    """Another process runs under this server's id, with a higher session counter or another nonce."""
+
+
+class InvariantViolation(FatalError):
+    """The core found itself in a state that the protocol excludes: a bug, or damaged memory."""

@@ -1,0 +1,166 @@
+"""What servers say to each other: one class a message, one `Frame` a peer and turn.
+
+Floor 0. Every class is a tuple, so that it packs as a msgpack array as it is (`craft/wire.py` has the table of
+types). A message names its group where it concerns one; messages without one concern all groups.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from craft.types import Configuration, Entry, GroupId, Index, Place, Proposal, ServerId, Term, Timestamp
+
+
+class RequestVote(NamedTuple):
+    """Raft 5.2. `pre` asks without raising any term (dissertation 9.6); `transfer` follows a TimeoutNow."""
+
+    group: GroupId
+    term: Term
+    last_index: Index
+    last_term: Term
+    pre: bool
+    transfer: bool
+
+
+class RequestVoteResult(NamedTuple):
+    """The answer. For a granted pre-vote, `term` repeats the term asked for."""
+
+    group: GroupId
+    term: Term
+    granted: bool
+    pre: bool
+
+
+class AppendEntries(NamedTuple):
+    """Raft 5.3. An empty `entries` is a probe. Entries follow `prev_index` without a gap."""
+
+    group: GroupId
+    term: Term
+    prev_index: Index
+    prev_term: Term
+    commit_index: Index
+    entries: tuple[Entry, ...]
+
+
+class AppendAccepted(NamedTuple):
+    """Durable here and equal to the leader's log up to `match_index`; received up to `verified_index`."""
+
+    group: GroupId
+    term: Term
+    match_index: Index
+    verified_index: Index
+
+
+class AppendRejected(NamedTuple):
+    """No match at `rejected_index`. The leader may go on at the hint (fast back-up)."""
+
+    group: GroupId
+    term: Term
+    rejected_index: Index
+    hint_index: Index
+    hint_term: Term
+
+
+class TimeoutNow(NamedTuple):
+    """Campaign at once (dissertation 3.10): the sender hands its leadership over."""
+
+    group: GroupId
+    term: Term
+
+
+class Heartbeats(NamedTuple):
+    """All that a server has to say for its groups when it has nothing to say.
+
+    `leads` lists `(group, term)` that the sender leads; None repeats the list known as `version`.
+    `ack_version` is the last list taken from the receiver, less those in `refused`, whose higher `(group, term)` is named.
+    """
+
+    version: int
+    leads: tuple[tuple[GroupId, Term], ...] | None
+    ack_version: int
+    refused: tuple[tuple[GroupId, Term], ...]
+
+
+class Fetch(NamedTuple):
+    """PROTOCOL 9: send me committed entries from `next_index`, now or as soon as you have one."""
+
+    group: GroupId
+    next_index: Index
+
+
+class FetchResult(NamedTuple):
+    """Entries that the sender knows committed, contiguous from the fetch's `next_index`."""
+
+    group: GroupId
+    entries: tuple[Entry, ...]
+
+
+class Forward(NamedTuple):
+    """Proposals of a server that leads no group, for the leader of `group`."""
+
+    group: GroupId
+    proposals: tuple[Proposal, ...]
+
+
+class ForwardRefused(NamedTuple):
+    """These requests of the receiver were not appended in `group`."""
+
+    group: GroupId
+    requests: tuple[int, ...]
+
+
+class ReadQuery(NamedTuple):
+    """PROTOCOL 6: one round for all waiting reads."""
+
+    round: int
+
+
+class GroupReport(NamedTuple):
+    """One group in a report. `configuration_at` orders configurations, term first."""
+
+    last_command: Place
+    commit: Place
+    configuration_at: Place
+    configuration: Configuration
+
+
+class ReadReport(NamedTuple):
+    """The answer to a ReadQuery: one report a group, in the order of groups."""
+
+    round: int
+    groups: tuple[GroupReport, ...]
+
+
+Message: TypeAlias = (
+    RequestVote
+    | RequestVoteResult
+    | AppendEntries
+    | AppendAccepted
+    | AppendRejected
+    | TimeoutNow
+    | Heartbeats
+    | Fetch
+    | FetchResult
+    | Forward
+    | ForwardRefused
+    | ReadQuery
+    | ReadReport
+)
+
+
+class Frame(NamedTuple):
+    """Everything that one server sends to one peer in one turn.
+
+    `clock` is the sender's clock, `sent` its monotonic time, both in ns, at sending; `echo` is the newest
+    `sent` that it has from the receiver (0: none yet), so the receiver can carry `clock` forward from its own send
+    time (PROTOCOL 2). `demand` is PROTOCOL 3; `links` are the peers that the sender hears directly; `commits`
+    are `(group, index, term)` known committed (PROTOCOL 9).
+    """
+
+    clock: Timestamp
+    sent: int
+    echo: int
+    demand: Timestamp
+    links: tuple[ServerId, ...]
+    commits: tuple[tuple[GroupId, Index, Term], ...]
+    messages: tuple[Message, ...]

@@ -1,0 +1,61 @@
+"""The storage port: what a server's disk owes the engine, in prose; adapters in `memory.py` and `rocks.py`.
+
+Obligations (PROTOCOL 10)
+- `write` makes a batch visible to `entries` at once and orders it after earlier batches; it is atomic: after a crash all
+  of it is there or none. It does not wait for the disk and is called on the event loop.
+- `sync` makes every batch written before the call durable. It blocks, is called from a worker thread, one at a time, and must let
+  other threads run. When it returns, what it covered may be acknowledged to others.
+- A failure in either raises `StorageFailed`; the caller ends the process and never retries: what the failed call covered is unknown.
+- `recover` is called once, first. It returns only what is safe to use, or raises `DamagedStorage` (something synced is missing; the error names
+  what), `SuspectStorage` (a synced tail may be missing) or `WrongDirectory`.
+- Every record is checked (checksum, group, contiguity, rising timestamps) before it is handed out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from craft.types import Entry, GroupId, Index, Recovered, ServerId, Write
+
+FORMAT_VERSION = 1
+
+
+class Identity(NamedTuple):
+    """Whose directory this is. Stored when the directory is created, compared at every start."""
+
+    cluster_id: str
+    server_id: ServerId
+    disk_id: str  # 32 hexadecimal digits, random, made with the directory
+    groups: int
+    format_version: int = FORMAT_VERSION
+
+
+class Storage(Protocol):
+    """One server's disk, for all its groups."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose directory this is."""
+
+    def recover(self) -> Recovered:
+        """Read back everything that matters, or raise; called once, before anything else."""
+
+    def write(self, write: Write) -> None:
+        """Write one batch, unsynced."""
+
+    def sync(self) -> None:
+        """Block until every batch written so far is durable. Called from a worker thread."""
+
+    def entries(
+        self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
+    ) -> tuple[Entry, ...]:
+        """Entries from `first_index` on, contiguous, up to `last_index` or about `bytes_max`; at least one."""
+
+    def peer_disks(self) -> dict[ServerId, str]:
+        """The disk id first met under each server id (PROTOCOL 8)."""
+
+    def remember_peer_disk(self, server_id: ServerId, disk_id: str) -> None:
+        """Remember it durably before returning."""
+
+    def close(self) -> None:
+        """Release the directory. Unsynced batches may be lost."""

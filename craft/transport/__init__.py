@@ -1,0 +1,42 @@
+"""The transport port: how frames travel between servers; adapters in `memory.py` and `tcp.py`.
+
+Obligations (PROTOCOL 11)
+- Frames may be lost, duplicated or overtaken, never altered: what arrives is what was sent. A lost link loses what was queued.
+- `send` never blocks and never raises for a peer's fault. A full queue drops the link, which the engine hears of.
+- Frames that carry heartbeats only may overtake bulk frames, and never wait behind them.
+- The inbox bounds what has arrived and is not yet handled: readers await `room()` before they take more off a socket.
+- A peer that breaks the protocol is disconnected with a reason and disturbs nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from craft.messages import Frame
+from craft.types import ServerId
+
+
+class Inbox(Protocol):
+    """Where a transport delivers; the server's turn empties it."""
+
+    def deliver(self, sender: ServerId, frame: Frame, size: int) -> None:
+        """A frame has arrived; `size` is its bytes on the wire."""
+
+    async def room(self) -> None:
+        """Wait while the inbox is full. A checkpoint only when it waits."""
+
+    def link_up(self, peer: ServerId) -> None:
+        """Our connection to `peer` is made: frames sent from now on have a way."""
+
+    def link_down(self, peer: ServerId, *, refused: bool) -> None:
+        """Our connection to `peer` broke; `refused`: and the immediate reconnect was refused (PROTOCOL 9)."""
+
+
+class Transport(Protocol):
+    """One server's connections to its peers. `run` lives in the server's nursery."""
+
+    async def run(self, inbox: Inbox) -> None:
+        """Listen, connect, deliver until cancelled. Raises only for this server's own faults (a taken address)."""
+
+    def send(self, peer: ServerId, frame: Frame) -> None:
+        """Queue a frame for a peer; dropped where there is no link."""
