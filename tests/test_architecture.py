@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = """
-0  errors limits < types < messages raft.quorum < ready
+0  errors limits < types < messages quorum < ready
 
 1  raft.log raft.progress < raft.state < raft.election < raft.replication \
      < raft.snapshots < raft.membership < raft.invariants < raft.core < raft
@@ -41,8 +41,7 @@ FLOORS = """
 """A line is a floor's number and a room. A module imports from lower floors and, inside its own room, from
 further left of a `<`; never from above, beside it, or another room of its floor. Names are below `craft.`
 (`craft` itself is the package of public names); `name/` is a module or a whole package, inside which any
-order without a cycle will do. A new module is placed here first. (`raft.quorum` is a word in all but its
-address: the arithmetic of a `Configuration`, which elections, readings of clocks and quorum reads share.)"""
+order without a cycle will do. A new module is placed here first."""
 
 PURE_FLOORS = (0, 1, 2)
 IMPURE = frozenset({"trio", "time", "random", "os", "socket", "threading", "rocksdict", "ntplib"})
@@ -423,11 +422,11 @@ def test_what_is_allowed_is_not_complained_of() -> None:
         "craft.engine": "from craft.engine.turn import Turn\nfrom craft.raft import Raft",
         "craft.engine.turn": "import typing\nif typing.TYPE_CHECKING:\n    from random import Random",
         "craft.raft": "from craft.raft.core import Raft",
-        "craft.raft.core": "from craft.raft import log, quorum",
+        "craft.raft.core": "from craft.raft import log",
         "craft.raft.log": "from craft.types import Entry",
-        "craft.raft.quorum": "",
+        "craft.quorum": "",
         "craft.types": "import struct",
-        "craft.reads": "from craft.raft import quorum",
+        "craft.reads": "from craft import quorum",
         "craft.storage.rocks": "import rocksdict\nfrom craft.storage import Identity\nimport craft.wire",
         "craft.storage": "",
         "craft.wire": "import msgpack",
