@@ -26,7 +26,7 @@ class Merged(NamedTuple):
     position: Position
     timestamp: Timestamp
     group: GroupId
-    index: Index
+    index: Index  # type: ignore[assignment]  # as in Entry
     kind: EntryKind
     requests: tuple[Request, ...]
 
@@ -62,6 +62,3 @@ class Ready:
 
     loads: list[Load] = field(default_factory=list)
     """Entries to be read back; then call `Engine.loaded(number, entries)`."""
-
-    more: bool = False
-    """There is work left that needs no new input: call `ready` again soon."""

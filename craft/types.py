@@ -55,7 +55,7 @@ _KINDS = tuple(EntryKind)
 class Entry(NamedTuple):
     """One slot of a group's log. A command entry holds a batch of commands and is stamped once."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # the field's own word; tuple.index is never wanted here
     term: Term
     timestamp: Timestamp
     kind: EntryKind
@@ -105,7 +105,7 @@ class Place(NamedTuple):
     """A place in a group's log, ordered term first (PROTOCOL 6)."""
 
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # as in Entry
 
 
 NOWHERE = Place(0, 0)

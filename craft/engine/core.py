@@ -1,0 +1,399 @@
+"""`Engine`: every group of one server behind one facade, with one `Ready` a turn.
+
+Knows: time as an argument, randomness as a `random.Random`. Must not know: Trio, sockets, disks, threads.
+
+The order of a turn: take what has arrived (`receive`, `persisted`, `applied`, `loaded`, `propose`, `read`), let time pass
+(`tick`), then `ready` once and carry it out.
+
+Reference: PROTOCOL, all of it; the modules beside this one by section.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from craft.clock.interval import Readings
+from craft.engine import leading, linking, loading, merging, placing, proposing, reading, status
+from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState, Stage
+from craft.errors import WireError
+from craft.limits import EngineLimits
+from craft.merge import Merger
+from craft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Fetch,
+    FetchResult,
+    Forward,
+    ForwardRefused,
+    Frame,
+    Heartbeats,
+    ReadQuery,
+    ReadReport,
+    RequestVote,
+    RequestVoteResult,
+    TimeoutNow,
+)
+from craft.placement import Placement
+from craft.raft import Raft, Role, replication
+from craft.reads import QuorumReads
+from craft.ready import Ready
+from craft.sessions import NONCE_BYTES, Sessions
+from craft.types import Configuration, Entry, GroupId, Instant, Position, Recovered, ServerId, Write
+
+if typing.TYPE_CHECKING:
+    from random import Random
+
+_RAFT_MESSAGES = (
+    RequestVote,
+    RequestVoteResult,
+    AppendEntries,
+    AppendAccepted,
+    AppendRejected,
+    TimeoutNow,
+    FetchResult,
+)
+
+
+class Engine:
+    """One server's groups, merge, sessions and reads."""
+
+    __slots__ = ("state",)
+
+    def __init__(
+        self,
+        server_id: ServerId,
+        servers: Iterable[ServerId],
+        recovered: Recovered,
+        *,
+        limits: EngineLimits,
+        rng: Random,
+        now: Instant,
+    ) -> None:
+        voters = frozenset(servers)
+        assert server_id in voters and recovered.groups
+        configuration = Configuration(voters)
+        gone: set[ServerId] = set()
+        groups = len(recovered.groups)
+        monotonic = now.monotonic_ns
+        replicas = [
+            Raft(group, server_id, configuration, found, limits=limits, rng=rng, gone=gone, now=monotonic)
+            for group, found in enumerate(recovered.groups)
+        ]
+        self.state = e = EngineState(
+            me=server_id,
+            limits=limits,
+            rng=rng,
+            now=now,
+            nonce=rng.randbytes(NONCE_BYTES),
+            configuration=configuration,
+            replicas=replicas,
+            peers={peer: Peer(peer) for peer in sorted(voters - {server_id})},
+            gone=gone,
+            readings=Readings(monotonic),
+            merger=Merger(groups),
+            sessions=Sessions(),
+            reads=QuorumReads(rng.getrandbits(48)),
+            placement=Placement(
+                leader_return_ns=limits.leader_return_ms * MS,
+                leader_return_ns_max=limits.leader_return_ms_max * MS,
+            ),
+        )
+        e.queues = [LeaderQueue() for _ in range(groups)]
+        e.leaders = [(0, None)] * groups
+        e.announced = [0] * groups
+        e.cursor = [0] * groups
+        e.outstanding = [deque() for _ in range(groups)]
+        e.counter = recovered.counter
+        e.dirty = set(range(groups))
+        for raft in replicas:
+            leading.note_appended(e, raft.state)
+        e.reads.add(reading.SessionRead())
+        if not e.peers:
+            self._stand_where_preferred()
+
+    # -- input ------------------------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> int:
+        """The monotonic instant, in ns, at which `tick` wants to be called next."""
+        return self.state.wake_at
+
+    def receive(self, sender: ServerId, frame: Frame, now: Instant) -> None:
+        """Take a peer's frame. Raises RemoteError if the peer breaks the protocol; nothing else is disturbed."""
+        e = self.state
+        e.now = now
+        peer = e.peers.get(sender)
+        if peer is None:
+            raise WireError(
+                f"a frame from server {sender}, which is not a member; members are {sorted(e.peers)}"
+            )
+        first = peer.heard_at is None
+        peer.heard_at, peer.echo, peer.links = now.monotonic_ns, frame.sent, frame.links
+        e.readings.observe(sender, frame.clock, frame.echo, now)
+        for message in frame.messages:
+            _HANDLERS[type(message)](e, sender, message)
+        for group, index, term in frame.commits:
+            linking.check_group(e, sender, group)
+            r = e.raft(group)
+            if index > r.commit_index:
+                replication.learn_commit(r, sender, index, term, now.monotonic_ns)
+                e.dirty.add(group)
+        leading.raise_demand(e, frame.demand)
+        if first:
+            self._stand_where_preferred()
+
+    def link_up(self, peer_id: ServerId, now: Instant) -> None:
+        """Our connection to a peer is made."""
+        e = self.state
+        e.now = now
+        peer = e.peers[peer_id]
+        peer.linked = True
+        e.gone.discard(peer_id)
+        peer.acked_version = 0
+        peer.commits_due.update(range(len(e.replicas)))
+        peer.frame_due = True
+        for group in e.led:
+            replication.link_restored(e.raft(group), peer_id)
+        e.dirty |= e.led
+        e.next_heartbeat = e.wake_at = now.monotonic_ns  # say at once who leads what
+
+    def link_down(self, peer_id: ServerId, now: Instant, *, refused: bool) -> None:
+        """Our connection to a peer broke; `refused`: and nothing listens there any more (PROTOCOL 9)."""
+        e = self.state
+        e.now = now
+        e.peers[peer_id].linked = False
+        if not refused or peer_id in e.gone:
+            return
+        e.gone.add(peer_id)
+        for raft in e.replicas:
+            r = raft.state
+            if r.leader_id == peer_id:
+                rank = Placement.rank(r.group, e.me, r.configuration.voters, peer_id)
+                raft.leader_refused(rank, now.monotonic_ns)
+                e.wake_at = min(e.wake_at, r.election_deadline)
+
+    def _stand_where_preferred(self) -> None:
+        """At a fresh start the preferred servers stand first, as soon as a majority is in touch."""
+        e = self.state
+        heard = {peer.id for peer in e.peers.values() if peer.heard_at is not None} | {e.me}
+        for raft in e.replicas:
+            r = raft.state
+            if r.leader_id is None and Placement.preferred(r.group, r.configuration.voters) == e.me:
+                raft.stand_soon(heard, e.now.monotonic_ns)
+                e.wake_at = min(e.wake_at, r.election_deadline)
+
+    def tick(self, now: Instant) -> None:
+        """Let time pass; does nothing before `wake_at`."""
+        e = self.state
+        monotonic = now.monotonic_ns
+        if monotonic < e.wake_at:
+            return
+        e.now = now
+        for raft in e.replicas:
+            r = raft.state
+            if r.leads or (monotonic >= r.election_deadline and not e.stopping):
+                raft.tick(monotonic)
+                e.dirty.add(r.group)
+        if monotonic >= e.next_heartbeat:
+            e.next_heartbeat = monotonic + e.limits.heartbeat_interval_ms * MS
+            linking.heartbeat(e)
+            linking.fetch_lacking(e)
+            placing.tick(e)
+            proposing.tick(e)
+        deadlines = [e.next_heartbeat]
+        if not e.stopping:
+            deadlines += [
+                raft.state.election_deadline
+                for raft in e.replicas
+                if not raft.state.leads and raft.state.votes_here
+            ]
+        e.wake_at = min(deadlines)
+
+    def propose(self, token: Any, body: bytes) -> int:
+        """Take a request: `body` is a msgpack array of commands. Raises a `Rejected`; answers come as `Merged` with the token."""
+        return proposing.propose(self.state, token, body)
+
+    def read(self, token: Any) -> None:
+        """Ask for a linearizable read; the token comes back in `Ready.reads` when the state machine may be read."""
+        self.state.reads.add(token)
+
+    def discard_read(self, token: Any) -> None:
+        """The reader went away."""
+        self.state.reads.discard(token)
+
+    def persisted(self, number: int, now: Instant) -> None:
+        """Write `number` is durable: its entries and votes count, and what waited for it may leave."""
+        e = self.state
+        assert number == e.writing, f"write {number} is not the one under way ({e.writing})"
+        e.now = now
+        e.writing, e.durable_write = None, number
+        for group in e.writing_groups:
+            e.replicas[group].persisted(number, now.monotonic_ns)
+            e.dirty.add(group)
+        linking.release_held(e)
+        if e.counter_write == number:
+            proposing.counter_durable(e)
+
+    def applied(self, position: Position, now: Instant) -> None:
+        """The last `Ready.apply` has been applied, up to `position`."""
+        self.state.now = now
+        merging.applied(self.state, position)
+
+    def loaded(self, number: int, entries: tuple[Entry, ...], now: Instant) -> None:
+        """The entries of a `Load`."""
+        self.state.now = now
+        loading.loaded(self.state, number, entries)
+
+    def hand_over(self, now: Instant) -> None:
+        """Begin to stop: take no more proposals, give every group away, stand for none."""
+        e = self.state
+        e.now, e.stopping = now, True
+        e.next_heartbeat = e.wake_at = now.monotonic_ns
+
+    @property
+    def leads_any(self) -> bool:
+        """Is any group still led here?"""
+        return bool(self.state.led)
+
+    def abandon(self) -> tuple[list[Any], list[Any]]:
+        """The server ends: tokens of requests that are certainly without effect, and of those whose fate is unknown."""
+        e = self.state
+        rejected: list[Any] = []
+        unknown: list[Any] = []
+        for pending in e.pending.values():
+            never_left = pending.stage is not Stage.APPENDED and not pending.unsettled
+            (rejected if never_left else unknown).append(pending.token)
+        e.pending, e.unrouted = {}, []
+        return rejected, unknown
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def ready(self, now: Instant) -> Ready:
+        """What must happen now, for all groups."""
+        e = self.state
+        e.now = now
+        out = Ready()
+        self._note_leaders()
+        reading.turn(e)
+        proposing.turn(e)
+        leading.turn(e)
+        merging.turn(e, out)
+        reading.serve(e, out)
+        e.unwritten |= e.dirty
+        out.write = self._take_write()
+        linking.turn(e, out)
+        out.loads, e.load_requests = e.load_requests, []
+        e.dirty = set()
+        return out
+
+    def _note_leaders(self) -> None:
+        """React to every change of leader or term since the last turn."""
+        e = self.state
+        changed = False
+        for group in sorted(e.dirty):
+            r = e.raft(group)
+            known = (r.term, r.leader_id)
+            if known == e.leaders[group]:
+                continue
+            e.leaders[group] = known
+            was_led = group in e.led
+            if r.leads:
+                e.led.add(group)
+            else:
+                e.led.discard(group)
+            changed |= was_led or r.leads
+            proposing.leader_changed(e, group)
+            if r.leader_id is not None:
+                preferred = Placement.preferred(group, r.configuration.voters)
+                voluntary = r.transfer_term == r.term
+                e.placement.leader_seen(group, r.leader_id, preferred=preferred, voluntary=voluntary)
+        if changed:
+            linking.leads_changed(e)
+
+    def _take_write(self) -> Write | None:
+        e = self.state
+        if e.writing is not None or not (e.unwritten or e.counter_due):
+            return None
+        appends, hard_states, groups = [], [], []
+        for group in sorted(e.unwritten):
+            raft, r = e.replicas[group], e.raft(group)
+            append = raft.take_append(e.next_write)
+            if append is not None:
+                appends.append(append)
+            if r.hard_dirty:
+                r.hard_dirty, r.hard_write = False, e.next_write
+            elif append is None:
+                continue
+            hard_states.append((group, r.hard_state()))  # the commit index rides along (a hint)
+            groups.append(group)
+        e.unwritten = set()
+        if not groups and not e.counter_due:
+            return None
+        counter = e.counter if e.counter_due else None
+        if e.counter_due:
+            e.counter_due, e.counter_write = False, e.next_write
+        e.writing, e.writing_groups = e.next_write, tuple(groups)
+        e.next_write += 1
+        return Write(e.writing, tuple(appends), tuple(hard_states), counter)
+
+    def status(self, now: Instant) -> dict[str, Any]:
+        """Everything one wants to see of a server, as plain values."""
+        return status.status(self.state, now)
+
+    @property
+    def session_open(self) -> bool:
+        """Does this server take effect-bearing proposals already?"""
+        return self.state.session_state is SessionState.OPEN
+
+    def role(self, group: GroupId) -> Role:
+        """What this server is in a group."""
+        return self.state.raft(group).role
+
+
+def _step(e: EngineState, sender: ServerId, message: Any) -> None:
+    linking.check_group(e, sender, message.group)
+    e.replicas[message.group].step(sender, message, e.now.monotonic_ns)
+    e.dirty.add(message.group)
+
+
+def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
+    _step(e, sender, message)
+    leading.note_appended(e, e.raft(message.group))
+
+
+def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -> None:
+    _step_append(e, sender, typing.cast(AppendEntries, message))
+    linking.after_fetch_result(e, sender, message.group)
+
+
+def _grouped(
+    handler: Callable[[EngineState, ServerId, Any], None],
+) -> Callable[[EngineState, ServerId, Any], None]:
+    def checked(e: EngineState, sender: ServerId, message: Any) -> None:
+        linking.check_group(e, sender, message.group)
+        handler(e, sender, message)
+
+    return checked
+
+
+def _heartbeats(e: EngineState, sender: ServerId, message: Heartbeats) -> None:
+    for group, _ in (*(message.leads or ()), *message.refused):
+        linking.check_group(e, sender, group)
+    linking.handle_heartbeats(e, sender, message)
+
+
+_HANDLERS: dict[type, Callable[[EngineState, ServerId, Any], None]] = {
+    **dict.fromkeys(_RAFT_MESSAGES, _step),
+    AppendEntries: _step_append,
+    FetchResult: _step_fetch_result,
+    Heartbeats: _heartbeats,
+    Fetch: _grouped(linking.handle_fetch),
+    Forward: _grouped(proposing.handle_forward),
+    ForwardRefused: _grouped(proposing.handle_forward_refused),
+    ReadQuery: reading.handle_query,
+    ReadReport: reading.handle_report,
+}

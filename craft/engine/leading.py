@@ -1,0 +1,150 @@
+"""What this server's leaders do in a turn: no-op, commands, closing, replication.
+
+Invariants
+- One reading of the clock a turn, clamped to a majority's clocks (PROTOCOL 2, †); no suspension point between it and the appends.
+- At most one empty entry a group and turn; none while no demand is open: an idle cluster writes nothing (PROTOCOL 3).
+- Bounds hold back commands only. No-ops, closing entries and incoming appends pass every bound (†), else the group for which all wait could never
+  close.
+"""
+
+from __future__ import annotations
+
+from craft.clock import stamper
+from craft.engine import proposing
+from craft.engine.loading import begin_load
+from craft.engine.state import MS, EngineState, LeaderQueue, LoadPurpose
+from craft.raft import RaftState, replication
+from craft.sessions import OPEN, encode_payload
+from craft.types import EntryKind, GroupId, Proposal, Timestamp
+
+
+def turn(e: EngineState) -> None:
+    """Append what is due in every group led here, then send it."""
+    if not e.led:
+        return
+    led = sorted(e.led)
+    bounded_now: Timestamp | None = None
+    appended: set[GroupId] = set()
+    for group in led:
+        r, queue = e.raft(group), e.queues[group]
+        _forget_committed(queue, r)
+        if r.noop_due or (queue.proposals and _may_append_commands(e, r, queue)):
+            bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
+            _append_due(e, r, queue, bounded_now)
+            appended.add(group)
+    if e.demand:
+        for group in led:
+            r = e.raft(group)
+            if r.log.last_timestamp < e.demand and group not in appended:
+                bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
+                _append(e, r, EntryKind.EMPTY, bounded_now, e.demand)
+                appended.add(group)
+    for group in led:
+        if group in appended or group in e.dirty:
+            _replicate(e, group)
+
+
+def _bounded_now(e: EngineState, r: RaftState) -> Timestamp:
+    """PROTOCOL 2: the clock, where it does not lead a majority's clocks by too much."""
+    reached = e.readings.reached(r.configuration, e.now, e.me)
+    clock, clamped = stamper.bounded(e.now.clock_ns, reached, e.limits.clock_offset_ms_max * MS)
+    if not clamped:
+        e.clamped_since = None
+    else:
+        e.clamps += 1
+        if e.clamped_since is None:
+            e.clamped_since = e.now.monotonic_ns
+    return clock
+
+
+def _append(
+    e: EngineState,
+    r: RaftState,
+    kind: EntryKind,
+    bounded_now: Timestamp,
+    floor: Timestamp,
+    payload: bytes = b"",
+) -> None:
+    timestamp = stamper.stamp(bounded_now, last=r.log.last_timestamp, floor=floor)
+    replication.append(r, kind, timestamp, payload)
+    e.dirty.add(r.group)
+    note_appended(e, r)
+
+
+def note_appended(e: EngineState, r: RaftState) -> None:
+    """Entries have been appended to a log here, by us or by a leader: they may create demand (PROTOCOL 3)."""
+    if r.log.last_timestamp > e.greatest_timestamp:
+        e.greatest_timestamp = r.log.last_timestamp
+    raise_demand(e, r.log.last_command_timestamp)
+
+
+def raise_demand(e: EngineState, timestamp: Timestamp) -> None:
+    """A command entry with this timestamp is appended somewhere."""
+    if timestamp > e.demand and timestamp > e.merger.safe:
+        e.demand = timestamp
+
+
+def _forget_committed(queue: LeaderQueue, r: RaftState) -> None:
+    while queue.uncommitted and queue.uncommitted[0] <= r.commit_index:
+        queue.uncommitted.popleft()
+
+
+def _may_append_commands(e: EngineState, r: RaftState, queue: LeaderQueue) -> bool:
+    return (
+        r.transfer_to is None
+        and len(queue.uncommitted) < e.limits.uncommitted_entries_max
+        and e.merger.bytes < e.limits.unmerged_bytes_max
+    )
+
+
+def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: Timestamp) -> None:
+    if r.noop_due:
+        # Raft 8: commits what earlier terms left, and passes what they orphaned.
+        r.noop_due = False
+        _append(e, r, EntryKind.EMPTY, bounded_now, e.demand)
+    while queue.proposals and _may_append_commands(e, r, queue):
+        taken, floor = _take(e, r, queue, bounded_now)
+        if taken:
+            kind = EntryKind.SESSION if taken[0].request == OPEN else EntryKind.COMMAND
+            _append(e, r, kind, bounded_now, max(e.demand, floor), encode_payload(taken))
+            queue.uncommitted.append(r.log.last_index)
+            proposing.note_appended(e, r, taken)
+
+
+def _take(
+    e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: Timestamp
+) -> tuple[list[Proposal], Timestamp]:
+    """The proposals of the next entry, and the floor that their sessions set (PROTOCOL 2)."""
+    taken: list[Proposal] = []
+    floor: Timestamp = 0
+    budget = e.limits.entry_bytes_max
+    while queue.proposals:
+        proposal = queue.proposals[0]
+        size = len(proposal.body)
+        if taken and (size > budget or (proposal.request == OPEN) != (taken[0].request == OPEN)):
+            break
+        queue.proposals.popleft()
+        proposing.note_taken(e, queue, proposal)
+        if proposal.answered_timestamp > max(bounded_now, e.greatest_timestamp):
+            # (†) Only this proposal waits; nobody can move the cluster's time.
+            deadline = e.now.monotonic_ns + e.limits.floor_wait_ms_max * MS
+            e.floor_waiting.append((deadline, r.group, proposal))
+            continue
+        taken.append(proposal)
+        budget -= size
+        floor = max(floor, proposal.answered_timestamp + 1)  # (†) + 1: a tie sorts by group
+    return taken, floor
+
+
+def _replicate(e: EngineState, group: GroupId) -> None:
+    r = e.raft(group)
+    for peer, first_index in replication.replicate(r, e.now.monotonic_ns):
+        # The entry before is read too: its term goes into the append.
+        begin_load(
+            e,
+            LoadPurpose.APPEND,
+            group,
+            peer=peer,
+            next_index=first_index,
+            first_index=max(1, first_index - 1),
+        )

@@ -1,0 +1,209 @@
+"""Frames: what each peer is told in a turn, and what their frames tell us.
+
+Invariants
+- Nothing that a group says leaves while its (term, vote) are not durable (PROTOCOL 1): it is held until that write is.
+- Every frame carries the clock, the echo, the demand and the commits that its receiver has not been told (PROTOCOL 2, 3, 9).
+- Heartbeats of all groups are one message; a list that the peer already has is not repeated.
+"""
+
+from __future__ import annotations
+
+from craft.engine.loading import begin_load
+from craft.engine.state import MS, EngineState, LoadPurpose, Peer
+from craft.errors import WireError
+from craft.messages import Fetch, FetchResult, Frame, Heartbeats
+from craft.raft import RaftState, election, replication
+from craft.ready import Ready
+from craft.types import GroupId, ServerId
+
+COMMITS_PER_HEARTBEAT = 16
+"""Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
+
+
+def turn(e: EngineState, out: Ready) -> None:
+    """Collect what every group has to say, and make one frame a peer of it."""
+    for group in sorted(e.dirty):
+        _drain_outbox(e, group)
+        _announce_commit(e, group)
+    _answer_fetches(e)
+    for peer_id in sorted(e.peers):
+        peer = e.peers[peer_id]
+        if not peer.linked:
+            peer.out.clear()
+        elif peer.out or peer.frame_due:
+            out.frames[peer_id] = _frame(e, peer)
+        peer.frame_due = False
+
+
+def _drain_outbox(e: EngineState, group: GroupId) -> None:
+    r = e.raft(group)
+    if not r.outbox:
+        return
+    outbox, r.outbox = r.outbox, []
+    # A write that carries (term, vote) may be built, under way or done.
+    write = e.next_write if r.hard_dirty else r.hard_write
+    for peer, message in outbox:
+        if write > e.durable_write:
+            e.held.append((write, peer, message))
+        elif peer in e.peers:
+            e.peers[peer].out.append(message)
+
+
+def release_held(e: EngineState) -> None:
+    """A write is durable: what waited for it may leave."""
+    while e.held and e.held[0][0] <= e.durable_write:
+        _, peer, message = e.held.popleft()
+        if peer in e.peers:
+            e.peers[peer].out.append(message)
+
+
+def _announce_commit(e: EngineState, group: GroupId) -> None:
+    """Commits ride on every frame; a leader's own are announced at once (PROTOCOL 3)."""
+    r = e.raft(group)
+    if r.commit_index == e.announced[group]:
+        return
+    e.announced[group] = r.commit_index
+    for peer in e.peers.values():
+        peer.commits_due.add(group)
+        peer.frame_due |= r.leads
+
+
+def _frame(e: EngineState, peer: Peer) -> Frame:
+    messages, peer.out = tuple(peer.out), []
+    commits = tuple(_commit(e.raft(group)) for group in sorted(peer.commits_due))
+    peer.commits_due.clear()
+    return Frame(
+        clock=max(0, e.now.clock_ns),
+        sent=e.now.monotonic_ns,
+        echo=peer.echo,
+        demand=e.demand,
+        links=heard_directly(e),
+        commits=commits,
+        messages=messages,
+    )
+
+
+def _commit(r: RaftState) -> tuple[GroupId, int, int]:
+    term, index = r.commit_place
+    return r.group, index, term
+
+
+def heard_directly(e: EngineState) -> tuple[ServerId, ...]:
+    """The peers whose frames arrive, and whom ours reach."""
+    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS
+    return tuple(
+        peer.id
+        for peer in e.peers.values()
+        if peer.linked and peer.heard_at is not None and peer.heard_at >= oldest
+    )
+
+
+# -- heartbeats -----------------------------------------------------------------------------------
+
+
+def heartbeat(e: EngineState) -> None:
+    """Tell every peer which groups are led here, and which of its claims were refused."""
+    groups = len(e.replicas)
+    rotation = [(e.commit_rotation + step) % groups for step in range(min(groups, COMMITS_PER_HEARTBEAT))]
+    e.commit_rotation = (rotation[-1] + 1) % groups
+    for peer in e.peers.values():
+        known = peer.acked_version == e.leads_version
+        leads = None if known else e.leads
+        peer.out.append(Heartbeats(e.leads_version, leads, peer.leads_version, peer.refused))
+        peer.commits_due.update(rotation)
+
+
+def leads_changed(e: EngineState) -> None:
+    """This server gained or lost a group, or a term changed."""
+    e.leads = tuple((group, e.raft(group).term) for group in sorted(e.led))
+    e.leads_version += 1
+
+
+def handle_heartbeats(e: EngineState, sender: ServerId, m: Heartbeats) -> None:
+    """A peer's leaders are alive; and it has heard ours."""
+    peer = e.peers[sender]
+    if m.leads is not None:
+        peer.leads_version, peer.leads = m.version, m.leads
+    elif m.version != peer.leads_version:
+        peer.leads_version, peer.leads = 0, ()  # we missed a list: not acknowledging makes the peer repeat it
+    _hear_leaders(e, peer)
+    peer.acked_version = m.ack_version
+    if m.ack_version == e.leads_version:
+        _count_acknowledgement(e, sender, dict(m.refused))
+
+
+def _hear_leaders(e: EngineState, peer: Peer) -> None:
+    now = e.now.monotonic_ns
+    refused = []
+    for group, term in peer.leads:
+        r = e.raft(group)
+        if term < r.term:
+            refused.append((group, r.term))
+        elif term == r.term and r.leader_id == peer.id:
+            election.heard_leader(r, now)
+        else:
+            replication.follow(r, peer.id, term, now)
+            e.dirty.add(group)
+    peer.refused = tuple(refused)
+
+
+def _count_acknowledgement(e: EngineState, sender: ServerId, refused: dict[GroupId, int]) -> None:
+    now = e.now.monotonic_ns
+    for group in e.led:
+        r = e.raft(group)
+        term = refused.get(group)
+        if term is None:
+            r.progress[sender].active_at = now
+        elif term > r.term:
+            election.become_follower(r, term, None, now)
+            e.dirty.add(group)
+
+
+# -- fetching committed entries from any peer (PROTOCOL 9) ----------------------------------------
+
+
+def fetch_lacking(e: EngineState) -> None:
+    """Where a peer knows a commit that does not arrive from the leader, ask that peer."""
+    now = e.now.monotonic_ns
+    patience = e.limits.fetch_after_ms * MS
+    for raft in e.replicas:
+        r = raft.state
+        if r.lacking_since is not None and now - r.lacking_since >= patience:
+            r.lacking_since = now
+            index, _, peer = r.known_commit
+            if index > r.commit_index and peer in e.peers:
+                e.peers[peer].out.append(Fetch(r.group, r.commit_index + 1))
+
+
+def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None:
+    """Go on fetching while there is more, or while the leader is not heard directly: the peer answers at the next commit."""
+    r = e.raft(group)
+    silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
+    if not r.leads and (r.known_commit[0] > r.commit_index or silent):
+        e.peers[sender].out.append(Fetch(group, r.commit_index + 1))
+
+
+def handle_fetch(e: EngineState, sender: ServerId, m: Fetch) -> None:
+    """A peer wants committed entries, now or as soon as there are any."""
+    e.fetches[(sender, m.group)] = m.next_index
+
+
+def _answer_fetches(e: EngineState) -> None:
+    for (peer_id, group), next_index in sorted(e.fetches.items()):
+        r = e.raft(group)
+        if next_index > r.commit_index:
+            continue
+        del e.fetches[(peer_id, group)]
+        if next_index <= r.log.offset.index:
+            begin_load(
+                e, LoadPurpose.FETCH, group, peer=peer_id, next_index=next_index, first_index=next_index
+            )
+        else:
+            entries = r.log.slice(next_index, last_index=r.commit_index, bytes_max=e.limits.append_bytes_max)
+            e.peers[peer_id].out.append(FetchResult(group, entries))
+
+
+def check_group(e: EngineState, sender: ServerId, group: GroupId) -> None:
+    """A peer may only speak of groups that exist."""
+    if not 0 <= group < len(e.replicas):
+        raise WireError(f"server {sender} names group {group}; there are groups 0 to {len(e.replicas) - 1}")

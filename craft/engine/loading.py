@@ -1,0 +1,70 @@
+"""Older entries, read back from disk: for the merge, for a follower that lags, for a peer that fetches.
+
+Invariants
+- Only entries at or below a log's `offset` are loaded: they are committed and durable, so no truncation can make a load stale.
+- At most one load a purpose, group and peer is under way.
+"""
+
+from __future__ import annotations
+
+from craft.engine.state import EngineState, Loading, LoadPurpose
+from craft.messages import FetchResult
+from craft.raft import replication
+from craft.ready import Load
+from craft.types import Entry, GroupId, Index, ServerId
+
+
+def begin_load(
+    e: EngineState,
+    purpose: LoadPurpose,
+    group: GroupId,
+    *,
+    peer: ServerId,
+    next_index: Index,
+    first_index: Index,
+) -> None:
+    """Ask the driver for entries from `first_index` to the end of what is on disk only."""
+    assert first_index <= e.raft(group).log.offset.index
+    e.loads[e.next_load] = Loading(purpose, group, peer, next_index)
+    e.load_requests.append(
+        Load(e.next_load, group, first_index, e.raft(group).log.offset.index, e.limits.load_bytes_max)
+    )
+    e.next_load += 1
+
+
+def loaded(e: EngineState, number: int, entries: tuple[Entry, ...]) -> None:
+    """The driver has read what was asked for."""
+    loading = e.loads.pop(number)
+    assert entries, "storage returns at least one entry"
+    group = loading.group
+    e.dirty.add(group)
+    if loading.purpose is LoadPurpose.MERGE:
+        e.merging_load.discard(group)
+        assert entries[0].index == e.cursor[group] + 1
+        deliver_entries(e, group, entries)
+    elif loading.purpose is LoadPurpose.APPEND:
+        _send_loaded(e, loading, entries)
+    elif (peer := e.peers.get(loading.peer)) is not None:
+        peer.out.append(FetchResult(group, entries))
+
+
+def _send_loaded(e: EngineState, loading: Loading, entries: tuple[Entry, ...]) -> None:
+    r = e.raft(loading.group)
+    progress = r.progress.get(loading.peer)
+    if progress is None or not progress.loading:
+        return  # no longer the leader, or the follower was reset meanwhile
+    progress.loading = False
+    if progress.next != loading.next_index:
+        return
+    prev_term = entries[0].term if loading.next_index > 1 else 0
+    following = entries[1:] if loading.next_index > 1 else entries
+    replication.send_entries(r, loading.peer, prev_term, following, e.now.monotonic_ns)
+
+
+def deliver_entries(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -> None:
+    """Hand committed, durable entries to the merge."""
+    before = e.merger.held(group)
+    e.merger.extend(group, entries)
+    if e.merger.held(group) > before:
+        e.outstanding[group].extend(entry.index for entry in entries if 1 <= entry.kind <= 3)
+    e.cursor[group] = entries[-1].index

@@ -1,0 +1,93 @@
+"""From committed to merged: deliver each group's entries, drain what is safe, drop duplicates, number what remains.
+
+Invariants
+- A position counts command entries in merged order; equal positions mean equal histories on all servers, which `digest` shows.
+- Sessions change here and nowhere else, in merged order: every server drops the same duplicates (PROTOCOL 5).
+- While a list of merged entries is being applied nothing more is drained: the merge holds it back, where it counts towards the bound.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from craft.engine import proposing
+from craft.engine.loading import begin_load, deliver_entries
+from craft.engine.state import EngineState, LoadPurpose
+from craft.ready import Merged, Ready, Request
+from craft.sessions import OPEN, decode_payload
+from craft.types import RECORD_HEADER_BYTES, Entry, GroupId, Position, Timestamp
+
+UNBOUNDED = 2**63
+
+
+def turn(e: EngineState, out: Ready) -> None:
+    """Deliver what has become committed and durable, and merge what has become safe."""
+    for group in sorted(e.dirty):
+        _deliver(e, group)
+    if e.applying:
+        return
+    for timestamp, group, entry in e.merger.drain():
+        e.applying.append(_merge(e, timestamp, group, entry))
+    if e.demand and e.demand <= e.merger.safe:
+        e.demand = 0  # PROTOCOL 3: forgotten once the merge has reached it
+    if e.applying:
+        out.apply = list(e.applying)
+
+
+def _deliver(e: EngineState, group: GroupId) -> None:
+    r = e.raft(group)
+    upto = min(
+        r.commit_index, r.log.persisted
+    )  # (†) durable *here*, or a tie comes out in another order elsewhere
+    cursor = e.cursor[group]
+    if cursor < r.log.offset.index:
+        _load(e, group)
+    elif cursor < upto:
+        deliver_entries(e, group, r.log.slice(cursor + 1, last_index=upto, bytes_max=UNBOUNDED))
+    share = e.limits.log_memory_bytes_max // len(e.replicas)
+    if r.log.bytes > share:
+        r.log.evict(min(upto, e.cursor[group]), bytes_max=share)
+
+
+def _load(e: EngineState, group: GroupId) -> None:
+    """Read the next entries back. The group for which all wait is always read, others only while there is room."""
+    if group in e.merging_load:
+        return
+    if e.merger.bytes < e.limits.unmerged_bytes_max or e.merger.held(group) == 0:
+        e.merging_load.add(group)
+        first = e.cursor[group] + 1
+        begin_load(e, LoadPurpose.MERGE, group, peer=e.me, next_index=first, first_index=first)
+    else:
+        e.starved.add(group)
+
+
+def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -> Merged:
+    """Give an entry its position, and its requests their effect or none."""
+    e.merged_position += 1
+    header = entry.record[:RECORD_HEADER_BYTES]  # it carries the checksum of the whole record
+    e.digest = blake2b(header, digest_size=16, key=e.digest).digest()
+    e.recent.append((e.merged_position, timestamp, group, entry.index, entry.size, e.digest))
+    requests: list[Request] = []
+    for proposal in decode_payload(entry.payload):
+        if proposal.request == OPEN:
+            opened = e.sessions.open(proposal.server_id, proposal.counter, proposal.body)
+            proposing.note_opened(e, proposal, opened)
+        elif e.sessions.admit(proposal):
+            token = proposing.settle(e, proposal) if proposal.server_id == e.me else None
+            requests.append(Request(token, proposal.body))
+    return Merged(e.merged_position, timestamp, group, entry.index, entry.kind, tuple(requests))
+
+
+def applied(e: EngineState, position: Position) -> None:
+    """The state machine has applied everything up to `position`."""
+    assert e.applying and position == e.applying[-1].position, "apply lists are applied whole, in order"
+    for merged in e.applying:
+        index = e.outstanding[merged.group].popleft()
+        assert index == merged.index
+    last = e.applying[-1]
+    e.applied_position, e.applied_timestamp = last.position, last.timestamp
+    e.answered_timestamp = last.timestamp
+    e.applying = []
+    # What waited for room may be read back now.
+    e.dirty |= e.starved
+    e.starved = set()

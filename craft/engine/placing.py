@@ -1,0 +1,71 @@
+"""Moving leaders on purpose: back to their preferred server, away from a wild clock, and off a server that stops.
+
+Reference: PROTOCOL 2 (clamped leaders hand over if they can), 9 (placement).
+"""
+
+from __future__ import annotations
+
+from craft import quorum
+from craft.engine.state import MS, EngineState
+from craft.placement import Placement
+from craft.raft import RaftState, election
+from craft.types import GroupId, ServerId
+
+CAUGHT_UP_ENTRIES = 16
+"""A server this close to the log's end is caught up: a transfer waits for the rest by itself."""
+
+
+def tick(e: EngineState) -> None:
+    """Consider every group that is led here."""
+    clocks = e.readings.clocks(e.now, e.me)
+    clamped = _clamped_for_long(e)
+    for group in sorted(e.led):
+        r = e.raft(group)
+        if r.transfer_to is not None:
+            continue
+        if e.stopping or clamped:
+            target = _best_target(e, r, clocks, must_be_well=not e.stopping)
+        else:
+            target = _preferred_target(e, r, group, clocks)
+        if target is not None:
+            election.transfer(r, target, e.now.monotonic_ns)
+            e.dirty.add(group)
+
+
+def _clamped_for_long(e: EngineState) -> bool:
+    since = e.clamped_since
+    return since is not None and e.now.monotonic_ns - since >= e.limits.election_timeout_ms_max * MS
+
+
+def _preferred_target(
+    e: EngineState, r: RaftState, group: GroupId, clocks: dict[ServerId, int]
+) -> ServerId | None:
+    preferred = Placement.preferred(group, r.configuration.voters)
+    if preferred == e.me:
+        return None
+    well = _looks_well(e, r, preferred, clocks)
+    return preferred if e.placement.may_return(group, well=well, now=e.now.monotonic_ns) else None
+
+
+def _best_target(
+    e: EngineState, r: RaftState, clocks: dict[ServerId, int], *, must_be_well: bool
+) -> ServerId | None:
+    """The voter that is farthest along: it waits least."""
+    voters = [peer for peer in sorted(r.progress) if peer in r.configuration.voters and e.peers[peer].linked]
+    if must_be_well:
+        voters = [peer for peer in voters if _looks_well(e, r, peer, clocks)]
+    return max(voters, key=lambda peer: r.progress[peer].match, default=None)
+
+
+def _looks_well(e: EngineState, r: RaftState, server: ServerId, clocks: dict[ServerId, int]) -> bool:
+    """Caught up, heard now, in direct touch with a majority, and with a clock that a majority would not clamp."""
+    peer, progress = e.peers[server], r.progress[server]
+    recent = e.now.monotonic_ns - 3 * e.limits.heartbeat_interval_ms * MS
+    if not peer.linked or peer.heard_at is None or peer.heard_at < recent or server in e.gone:
+        return False
+    if progress.match + CAUGHT_UP_ENTRIES < r.log.last_index:
+        return False
+    if not quorum.is_quorum(r.configuration, {server, *peer.links}):
+        return False
+    reached = e.readings.reached(r.configuration, e.now, e.me)
+    return clocks.get(server, 0) <= reached + e.limits.clock_offset_ms_max * MS

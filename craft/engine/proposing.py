@@ -1,0 +1,267 @@
+"""This server's requests, from the caller to their place in the merged log; and other servers' requests for leaders here.
+
+Invariants
+- A request is proposed again, through any group, until it is merged or the server stops: the session drops the duplicates, so it takes effect
+  exactly once (PROTOCOL 5). Results never travel back: the origin answers from its own applied merged log.
+- Until the session is open nothing of this server's users is proposed.
+- *Rejected* means that every attempt was refused before it was appended; everything else is *unknown* until it is merged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
+from craft.errors import CommandTooLarge, NotReady, Overloaded, SessionTaken
+from craft.messages import Forward, ForwardRefused
+from craft.raft import RaftState
+from craft.sessions import OPEN, Opened
+from craft.types import GroupId, Proposal, ServerId
+
+REROUTE_MS = 50
+"""How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong."""
+
+
+def propose(e: EngineState, token: Any, body: bytes) -> int:
+    """Take a request from a caller on this server, or raise. Returns its request number."""
+    if e.stopping:
+        raise NotReady("the server is stopping and takes no commands")
+    if len(body) > e.limits.entry_bytes_max:
+        raise CommandTooLarge(
+            f"{len(body)} bytes in one call; entry_bytes_max allows {e.limits.entry_bytes_max}"
+        )
+    if e.pending_bytes + len(body) > e.limits.proposals_bytes_max:
+        raise Overloaded(
+            f"unanswered proposals would exceed proposals_bytes_max = {e.limits.proposals_bytes_max}"
+        )
+    if len(e.pending) >= e.limits.proposals_max:
+        raise Overloaded(f"unanswered requests would exceed proposals_max = {e.limits.proposals_max}")
+    pending = Pending(token, e.next_request, body)
+    e.next_request += 1
+    e.pending[pending.request] = pending
+    e.pending_bytes += len(body)
+    e.unrouted.append(pending)
+    return pending.request
+
+
+def turn(e: EngineState) -> None:
+    """Route what has no place yet."""
+    if not e.unrouted:
+        return
+    waiting, e.unrouted = e.unrouted, []
+    forwards: dict[tuple[ServerId, GroupId], list[Proposal]] = {}
+    led = [group for group in sorted(e.led) if e.raft(group).transfer_to is None]
+    for pending in waiting:
+        not_open = e.session_state is not SessionState.OPEN and pending.request != OPEN
+        if not_open or pending.retry_at > e.now.monotonic_ns:
+            e.unrouted.append(pending)
+        elif led:
+            _queue_here(e, pending, led)
+        else:
+            _forward(e, pending, forwards)
+    for (leader, group), proposals in forwards.items():
+        e.peers[leader].out.append(Forward(group, tuple(proposals)))
+
+
+def _proposal(e: EngineState, pending: Pending) -> Proposal:
+    # The line and the floor are read together and travel together (PROTOCOL 5, †).
+    below = next(iter(e.pending), e.next_request)
+    return Proposal(e.me, e.counter, pending.request, below, e.answered_timestamp, pending.body)
+
+
+def _queue_here(e: EngineState, pending: Pending, led: list[GroupId]) -> None:
+    """To the least loaded of the groups led here; ties take turns."""
+    e.route_rotation += 1
+    turn_ = e.route_rotation % len(led)
+    group = min(led[turn_:] + led[:turn_], key=lambda g: e.queues[g].bytes)
+    queue = e.queues[group]
+    queue.proposals.append(_proposal(e, pending))
+    queue.bytes += len(pending.body)
+    pending.stage, pending.group = Stage.QUEUED, group
+
+
+def _forward(
+    e: EngineState, pending: Pending, forwards: dict[tuple[ServerId, GroupId], list[Proposal]]
+) -> None:
+    """To another server's leader; without any, wait for one."""
+    leaders = [
+        (leader, group)
+        for group, (_, leader) in enumerate(e.leaders)
+        if leader is not None and leader != e.me and e.peers[leader].linked and leader not in e.gone
+    ]
+    if not leaders:
+        e.unrouted.append(pending)
+        return
+    e.route_rotation += 1
+    leader, group = leaders[e.route_rotation % len(leaders)]
+    forwards.setdefault((leader, group), []).append(_proposal(e, pending))
+    pending.stage, pending.group, pending.term = Stage.APPENDED, group, e.leaders[group][0]
+    pending.unsettled += 1
+    pending.retry_at = e.now.monotonic_ns + e.limits.proposal_retry_ms * MS
+
+
+def note_taken(e: EngineState, queue: LeaderQueue, proposal: Proposal) -> None:
+    """A proposal left a leader's queue."""
+    queue.bytes -= len(proposal.body)
+    if proposal.server_id != e.me:
+        queue.foreign_bytes -= len(proposal.body)
+
+
+def note_appended(e: EngineState, r: RaftState, proposals: list[Proposal]) -> None:
+    """Proposals of this server were appended by a leader here."""
+    retry_at = e.now.monotonic_ns + e.limits.proposal_retry_ms * MS
+    for proposal in proposals:
+        pending = _own(e, proposal)
+        if pending is not None:
+            pending.stage, pending.group, pending.term = Stage.APPENDED, r.group, r.term
+            pending.unsettled += 1
+            pending.retry_at = retry_at
+
+
+def _own(e: EngineState, proposal: Proposal) -> Pending | None:
+    if proposal.server_id != e.me or proposal.counter != e.counter:
+        return None
+    return e.pending.get(proposal.request)
+
+
+def settle(e: EngineState, proposal: Proposal) -> Any:
+    """A request of this server takes effect: returns the caller's token, if it is of this incarnation."""
+    pending = _own(e, proposal)
+    if pending is None:
+        return None
+    del e.pending[proposal.request]
+    e.pending_bytes -= len(pending.body)
+    return pending.token
+
+
+# -- retries --------------------------------------------------------------------------------------
+
+
+def tick(e: EngineState) -> None:
+    """Propose again what took too long, and give up on floors that time did not reach."""
+    now = e.now.monotonic_ns
+    for pending in e.pending.values():
+        if pending.retry_at <= now and pending.stage is Stage.APPENDED:
+            _unroute(e, pending)
+    still: list[tuple[int, GroupId, Proposal]] = []
+    for deadline, group, proposal in e.floor_waiting:
+        if not e.raft(group).leads or now >= deadline:
+            refuse(e, group, [proposal])
+        elif proposal.answered_timestamp <= max(e.now.clock_ns, e.greatest_timestamp):
+            enqueue(e, group, proposal)
+        else:
+            still.append((deadline, group, proposal))
+    e.floor_waiting = still
+
+
+def _unroute(e: EngineState, pending: Pending) -> None:
+    pending.stage, pending.retry_at = Stage.UNROUTED, 0
+    e.unrouted.append(pending)
+
+
+def leader_changed(e: EngineState, group: GroupId) -> None:
+    """A group has a new leader, or this server lost it: what was placed there may be orphaned, so place it again."""
+    r = e.raft(group)
+    queue = e.queues[group]
+    if not r.leads and queue.proposals:
+        waiting = list(queue.proposals)
+        queue.proposals.clear()
+        queue.bytes = queue.foreign_bytes = 0
+        refuse(e, group, waiting)
+    queue.uncommitted.clear()
+    if r.leader_id is None:
+        return
+    for pending in e.pending.values():
+        if pending.stage is Stage.APPENDED and pending.group == group and pending.term < r.term:
+            _unroute(e, pending)
+
+
+def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
+    """These were not appended here: tell their origins (ourselves directly)."""
+    refused: dict[ServerId, list[int]] = {}
+    for proposal in proposals:
+        if proposal.server_id == e.me:
+            pending = _own(e, proposal)
+            if pending is not None and pending.stage is Stage.QUEUED:
+                _unroute(e, pending)
+        else:
+            refused.setdefault(proposal.server_id, []).append(proposal.request)
+    for server, requests in refused.items():
+        if server in e.peers:
+            e.peers[server].out.append(ForwardRefused(group, tuple(requests)))
+
+
+# -- other servers' requests ----------------------------------------------------------------------
+
+
+def handle_forward(e: EngineState, sender: ServerId, m: Forward) -> None:
+    """Proposals of a server that leads no group."""
+    r = e.raft(m.group)
+    queue = e.queues[m.group]
+    size = sum(len(proposal.body) for proposal in m.proposals)
+    fits = queue.foreign_bytes + size <= e.limits.forwarded_bytes_max
+    if not r.leads or r.transfer_to is not None or e.stopping or not fits:
+        refuse(e, m.group, list(m.proposals))
+        return
+    for proposal in m.proposals:
+        enqueue(e, m.group, proposal)
+    e.dirty.add(m.group)
+
+
+def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
+    """Let a proposal wait for the turn of the group's leader, which is here."""
+    queue = e.queues[group]
+    queue.proposals.append(proposal)
+    queue.bytes += len(proposal.body)
+    if proposal.server_id != e.me:
+        queue.foreign_bytes += len(proposal.body)
+
+
+def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) -> None:
+    """A leader did not take them: place them again."""
+    for request in m.requests:
+        pending = e.pending.get(request)
+        if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:
+            pending.unsettled = max(0, pending.unsettled - 1)
+            pending.stage = Stage.UNROUTED
+            pending.retry_at = e.now.monotonic_ns + REROUTE_MS * MS
+            e.unrouted.append(pending)
+
+
+# -- this server's session ------------------------------------------------------------------------
+
+
+def begin_session(e: EngineState) -> None:
+    """Everything that predecessors were answered is merged here: take a number, and make it durable before use."""
+    assert e.session_state is SessionState.READING
+    if e.counter == 0:
+        # (†) A disk never used for a session takes a number above the highest that its id ever had.
+        e.counter = e.sessions.highest(e.me)
+    e.counter += 1
+    e.counter_due = True
+    e.session_state = SessionState.NUMBERING
+
+
+def counter_durable(e: EngineState) -> None:
+    """The number is durable: open the session with it."""
+    assert e.session_state is SessionState.NUMBERING
+    e.session_state = SessionState.OPENING
+    pending = Pending(None, OPEN, e.nonce)
+    e.pending = {OPEN: pending, **e.pending}
+    e.pending_bytes += len(e.nonce)
+    e.unrouted.insert(0, pending)
+
+
+def note_opened(e: EngineState, proposal: Proposal, opened: Opened) -> None:
+    """An `open` was merged: ours, or a sign that another process runs under our id."""
+    if proposal.server_id != e.me or e.session_state in (SessionState.READING, SessionState.NUMBERING):
+        return
+    ours = proposal.counter == e.counter and proposal.body == e.nonce
+    if ours and opened is Opened.OPENED:
+        e.session_state = SessionState.OPEN
+        settle(e, proposal)
+    elif ours and opened is Opened.REFUSED or proposal.counter > e.counter:
+        raise SessionTaken(
+            f"server {e.me}: session {proposal.counter} of another process was opened under this id (ours: {e.counter});"
+            " two processes run as one server, or the directory was restored from a backup"
+        )

@@ -1,0 +1,76 @@
+"""Reads: begin rounds, answer other servers' rounds, serve what has been reached (PROTOCOL 6).
+
+Invariants
+- A report names what is *appended* here, committed or not: a committed entry is appended on a majority.
+- A read waits for command entries only: empty ones need not be merged, or an idle cluster would hang after an overwritten orphan.
+"""
+
+from __future__ import annotations
+
+from craft.engine import proposing
+from craft.engine.state import MS, EngineState
+from craft.messages import GroupReport, ReadQuery, ReadReport
+from craft.reads import Waiting
+from craft.ready import Ready
+from craft.types import GroupId, ServerId
+
+
+class SessionRead:
+    """The token of the read that a starting server makes before it opens its session (PROTOCOL 5, †)."""
+
+
+def turn(e: EngineState) -> None:
+    """Begin a round for all waiting reads, unless one is under way."""
+    if e.reads.begin(e.now.monotonic_ns, e.limits.read_retry_ms * MS):
+        query = ReadQuery(e.reads.round)
+        for peer in e.peers.values():
+            peer.out.append(query)
+        e.reads.report(e.me, _report(e, e.reads.round), len(e.replicas))
+
+
+def _report(e: EngineState, round_: int) -> ReadReport:
+    return ReadReport(round_, tuple(_group_report(e, group) for group in range(len(e.replicas))))
+
+
+def _group_report(e: EngineState, group: GroupId) -> GroupReport:
+    r = e.raft(group)
+    return GroupReport(r.log.last_command, r.commit_place, r.configuration_at, r.configuration)
+
+
+def handle_query(e: EngineState, sender: ServerId, m: ReadQuery) -> None:
+    """Another server's round."""
+    e.peers[sender].out.append(_report(e, m.round))
+
+
+def handle_report(e: EngineState, sender: ServerId, m: ReadReport) -> None:
+    """An answer to our round. What it knows committed helps us too."""
+    e.reads.report(sender, m, len(e.replicas))
+
+
+def serve(e: EngineState, out: Ready) -> None:
+    """Hand out the reads whose targets have been reached and applied."""
+    if not e.reads.completed:
+        return
+    still = []
+    for waiting in e.reads.completed:
+        if _reached(e, waiting):
+            out.reads += [token for token in waiting.tokens if not isinstance(token, SessionRead)]
+            if any(isinstance(token, SessionRead) for token in waiting.tokens):
+                proposing.begin_session(e)
+        else:
+            still.append(waiting)
+    e.reads.completed = still
+
+
+def _reached(e: EngineState, waiting: Waiting) -> bool:
+    for group, target in list(waiting.targets.items()):
+        place = e.raft(group).commit_place
+        if place >= target:
+            # Term first. The first committed entry at or beyond the target is at or before this one.
+            waiting.needs[group] = place.index
+            del waiting.targets[group]
+    for group, index in list(waiting.needs.items()):
+        outstanding = e.outstanding[group]
+        if e.cursor[group] >= index and (not outstanding or outstanding[0] > index):
+            del waiting.needs[group]
+    return not waiting.targets and not waiting.needs

@@ -1,0 +1,195 @@
+"""The state of one server's engine: every group, and what joins them.
+
+Knows: everything one server remembers between turns. Must not know: how it changes (the modules beside this one), I/O.
+
+Invariants
+- `demand` is 0 or above `merger.safe`: it is forgotten once the merge has reached it (PROTOCOL 3).
+- `cursor[g] <= min(commit, persisted)` of group g: only what is committed *and* durable here is merged (†).
+- At most one write and one list of merged entries are outstanding at a time.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from craft.clock.interval import Readings
+from craft.limits import EngineLimits
+from craft.merge import Merger
+from craft.messages import Message
+from craft.placement import Placement
+from craft.raft import Raft, RaftState
+from craft.reads import QuorumReads
+from craft.ready import Load, Merged
+from craft.sessions import Sessions
+from craft.types import Configuration, GroupId, Index, Instant, Position, Proposal, ServerId, Term, Timestamp
+
+if typing.TYPE_CHECKING:
+    from random import Random
+
+MS = 1_000_000
+RECENT_MERGED_MAX = 4096
+"""How many merged entries status remembers: enough to compare servers that are a little apart."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """What this server knows of another one, and has to tell it."""
+
+    id: ServerId
+    linked: bool = False  # our connection to it is up
+    heard_at: int | None = None  # monotonic
+    echo: int = 0  # its newest send time
+    links: tuple[ServerId, ...] = ()  # whom it hears directly
+    demand: Timestamp = 0  # what it told us last
+    out: list[Message] = field(default_factory=list)
+    commits_due: set[GroupId] = field(default_factory=set)
+    frame_due: bool = False
+    leads_version: int = 0  # the list of groups it leads, as last heard
+    leads: tuple[tuple[GroupId, Term], ...] = ()
+    acked_version: int = 0  # which list of ours it has
+    refused: tuple[tuple[GroupId, Term], ...] = ()
+
+
+class SessionState(Enum):
+    """How far a starting server is on its way to taking commands (PROTOCOL 5)."""
+
+    READING = "reading what its predecessors were answered"
+    NUMBERING = "making its session counter durable"
+    OPENING = "opening its session"
+    OPEN = "open"
+
+
+class Stage(Enum):
+    """Where a request of this server is."""
+
+    UNROUTED = 0
+    QUEUED = 1  # waits here for a led group's turn
+    APPENDED = 2  # in a log, or on its way to another server
+
+
+@dataclass(slots=True)
+class Pending:
+    """One request of this server that is not answered yet."""
+
+    token: Any
+    request: int
+    body: bytes
+    stage: Stage = Stage.UNROUTED
+    group: GroupId = 0
+    term: Term = 0
+    retry_at: int = 0
+    unsettled: int = 0  # attempts that may have been appended: 0 means certainly without effect so far
+
+
+@dataclass(slots=True)
+class LeaderQueue:
+    """Proposals that wait for their group's leader, which is here."""
+
+    proposals: deque[Proposal] = field(default_factory=deque)
+    bytes: int = 0
+    foreign_bytes: int = 0  # of other servers
+    uncommitted: deque[Index] = field(default_factory=deque)  # command entries of this leadership in flight
+
+
+class LoadPurpose(Enum):
+    """For whom older entries are read back from disk."""
+
+    MERGE = 0
+    APPEND = 1
+    FETCH = 2
+
+
+@dataclass(slots=True)
+class Loading:
+    """A read from disk under way."""
+
+    purpose: LoadPurpose
+    group: GroupId
+    peer: ServerId
+    next_index: Index
+
+
+@dataclass(slots=True)
+class EngineState:
+    """One server. Free functions in the modules beside this one change it."""
+
+    me: ServerId
+    limits: EngineLimits
+    rng: Random
+    now: Instant
+    nonce: bytes
+    configuration: Configuration
+    replicas: list[Raft]
+    peers: dict[ServerId, Peer]
+    gone: set[ServerId]
+    readings: Readings
+    merger: Merger
+    sessions: Sessions
+    reads: QuorumReads
+    placement: Placement
+
+    # the turn
+    dirty: set[GroupId] = field(default_factory=set)
+    wake_at: int = 0
+    next_heartbeat: int = 0
+
+    # leaders here
+    led: set[GroupId] = field(default_factory=set)
+    leads_version: int = 1
+    leads: tuple[tuple[GroupId, Term], ...] = ()
+    leaders: list[tuple[Term, ServerId | None]] = field(default_factory=list)  # as last seen, per group
+    queues: list[LeaderQueue] = field(default_factory=list)
+    demand: Timestamp = 0
+    greatest_timestamp: Timestamp = 0  # appended in any group here
+    clamped_since: int | None = None
+    clamps: int = 0
+    floor_waiting: list[tuple[int, GroupId, Proposal]] = field(default_factory=list)
+    announced: list[Index] = field(default_factory=list)
+    commit_rotation: int = 0
+    fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
+
+    # storage
+    next_write: int = 1
+    writing: int | None = None
+    writing_groups: tuple[GroupId, ...] = ()
+    durable_write: int = 0
+    unwritten: set[GroupId] = field(default_factory=set)
+    held: deque[tuple[int, ServerId, Message]] = field(default_factory=deque)
+    next_load: int = 1
+    loads: dict[int, Loading] = field(default_factory=dict)
+    load_requests: list[Load] = field(default_factory=list)
+
+    # merge and apply
+    cursor: list[Index] = field(default_factory=list)
+    outstanding: list[deque[Index]] = field(default_factory=list)  # command entries delivered and not applied
+    merging_load: set[GroupId] = field(default_factory=set)
+    starved: set[GroupId] = field(default_factory=set)  # not read back, because too much is unmerged
+    merged_position: Position = 0
+    applied_position: Position = 0
+    applying: list[Merged] = field(default_factory=list)
+    applied_timestamp: Timestamp = 0
+    digest: bytes = bytes(16)
+    recent: deque[tuple[Position, Timestamp, GroupId, Index, int, bytes]] = field(
+        default_factory=lambda: deque(maxlen=RECENT_MERGED_MAX)
+    )
+
+    # this server's session and requests
+    session_state: SessionState = SessionState.READING
+    counter: int = 0
+    counter_due: bool = False
+    counter_write: int = 0
+    next_request: int = 1
+    pending: dict[int, Pending] = field(default_factory=dict)
+    pending_bytes: int = 0
+    unrouted: list[Pending] = field(default_factory=list)
+    route_rotation: int = 0
+    answered_timestamp: Timestamp = 0
+    stopping: bool = False
+
+    def raft(self, group: GroupId) -> RaftState:
+        """The replica of a group."""
+        return self.replicas[group].state

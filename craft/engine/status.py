@@ -1,0 +1,87 @@
+"""Everything one wants to see of a server, as plain values: the five rungs per group, who blocks the merge, clocks, sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from craft.engine.state import MS, EngineState
+from craft.placement import Placement
+from craft.types import GroupId, Instant
+
+
+def status(e: EngineState, now: Instant) -> dict[str, Any]:
+    """A dict of plain values (ints, strings, lists, dicts). Times are ns unless the key says otherwise."""
+    clocks = e.readings.clocks(now, e.me)
+    return {
+        "server_id": e.me,
+        "servers": sorted([e.me, *e.peers]),
+        "session": e.session_state.value,
+        "session_counter": e.counter,
+        "stopping": e.stopping,
+        "clock_ns": now.clock_ns,
+        "clock_clamped": e.clamped_since is not None,
+        "clock_clamps": e.clamps,
+        "closed_timestamps": list(e.merger.closed),
+        "safe_timestamp": e.merger.safe,
+        "demand": e.demand,
+        "blocking_group": e.merger.blocking if e.merger.bytes else None,
+        "unmerged_bytes": e.merger.bytes,
+        "merged_position": e.merged_position,
+        "applied_position": e.applied_position,
+        "applied_timestamp": e.applied_timestamp,
+        "merged_digest": e.digest.hex(),
+        "pending_requests": len(e.pending),
+        "pending_bytes": e.pending_bytes,
+        "pending_reads": e.reads.pending,
+        "write_under_way": e.writing is not None,
+        "groups": [_group(e, group) for group in range(len(e.replicas))],
+        "peers": [
+            {
+                "server_id": peer.id,
+                "linked": peer.linked,
+                "refused": peer.id in e.gone,
+                "heard_ms_ago": None if peer.heard_at is None else (now.monotonic_ns - peer.heard_at) // MS,
+                "clock_offset_ns": clocks[peer.id] - now.clock_ns if peer.id in clocks else None,
+                "hears": list(peer.links),
+            }
+            for peer in e.peers.values()
+        ],
+    }
+
+
+def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
+    r = e.raft(group)
+    outstanding = e.outstanding[group]
+    return {
+        "group": group,
+        "role": r.role.value,
+        "term": r.term,
+        "leader": r.leader_id,
+        "preferred": Placement.preferred(group, r.configuration.voters),
+        "appended": r.log.last_index,
+        "persisted": r.log.persisted,
+        "committed": r.commit_index,
+        "merged": e.cursor[group] - e.merger.held(group),
+        "applied": outstanding[0] - 1 if outstanding else e.cursor[group],
+        "closed_timestamp": e.merger.closed[group],
+        "last_timestamp": r.log.last_timestamp,
+        "queued_bytes": e.queues[group].bytes,
+        "memory_bytes": r.log.bytes,
+        "transfer_to": r.transfer_to,
+    }
+
+
+def recent_merged(e: EngineState, after: int) -> list[dict[str, Any]]:
+    """The last merged entries after a position, oldest first, with the digest of the merged log up to each."""
+    return [
+        {
+            "position": position,
+            "timestamp": timestamp,
+            "group": group,
+            "index": index,
+            "bytes": size,
+            "digest": digest.hex(),
+        }
+        for position, timestamp, group, index, size, digest in e.recent
+        if position > after
+    ]

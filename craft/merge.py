@@ -1,0 +1,83 @@
+"""The merge: committed entries of all groups, put into one order by `(timestamp, group)`.
+
+Knows: per group the entries that are committed and durable here, in the group's own order. Must not know: roles, terms,
+clocks, sessions.
+
+Invariants
+- `closed[g]` is the timestamp of the last entry of `g` that was extended, and nothing else raises it (PROTOCOL 3): no
+  uncommitted entry, no silence, no clock.
+- What has been drained is never preceded by what is drained later: whatever the order of `extend` calls across groups, the
+  sequences that two mergers drain are prefixes of one another.
+
+Reference: PROTOCOL 3. Concatenating runs in group order and one stable sort beats a heap: the runs are found, and stability is the
+tie-break by group.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from operator import itemgetter
+
+from craft.types import Entry, GroupId, Timestamp, is_command
+
+_by_timestamp = itemgetter(0)
+
+
+class Merger:
+    """Holds what is committed and not yet safe."""
+
+    __slots__ = ("_first", "_queues", "bytes", "closed")
+
+    def __init__(self, groups: int) -> None:
+        assert groups > 0
+        self.closed: list[Timestamp] = [0] * groups
+        self.bytes = 0  # command entries held back
+        self._queues: list[deque[Entry]] = [deque() for _ in range(groups)]
+        self._first: Timestamp | None = None  # the least timestamp held back
+
+    def extend(self, group: GroupId, entries: tuple[Entry, ...]) -> None:
+        """The next entries of a group, committed and durable here. Entries that are no commands only close."""
+        queue = self._queues[group]
+        closed = self.closed[group]
+        for entry in entries:
+            # PROTOCOL 2: stamps rise strictly within a group, so this closes everything before it.
+            assert entry.timestamp > closed or closed == 0, f"group {group} closed {closed}, then {entry[:4]}"
+            closed = entry.timestamp
+            if is_command(entry.kind):
+                if not queue and (self._first is None or entry.timestamp < self._first):
+                    self._first = entry.timestamp
+                queue.append(entry)
+                self.bytes += len(entry.record)
+        self.closed[group] = closed
+
+    @property
+    def safe(self) -> Timestamp:
+        """No entry that is merged later will be stamped at or below this."""
+        return min(self.closed)
+
+    @property
+    def blocking(self) -> GroupId:
+        """The group for which everyone waits."""
+        return self.closed.index(min(self.closed))
+
+    def held(self, group: GroupId) -> int:
+        """How many command entries of a group are held back."""
+        return len(self._queues[group])
+
+    def drain(self) -> list[tuple[Timestamp, GroupId, Entry]]:
+        """Every command entry at or below the safe timestamp, in `(timestamp, group)` order."""
+        safe = min(self.closed)
+        if self._first is None or self._first > safe:
+            return []
+        run: list[tuple[Timestamp, GroupId, Entry]] = []
+        first: Timestamp | None = None
+        for group, queue in enumerate(self._queues):
+            while queue and queue[0].timestamp <= safe:
+                entry = queue.popleft()
+                self.bytes -= len(entry.record)
+                run.append((entry.timestamp, group, entry))
+            if queue and (first is None or queue[0].timestamp < first):
+                first = queue[0].timestamp
+        self._first = first
+        run.sort(key=_by_timestamp)
+        return run

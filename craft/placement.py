@@ -1,0 +1,58 @@
+"""Where leaders belong: groups spread evenly over servers, and return to their preferred server once it looks well.
+
+Knows: preferences, how long a preferred server has looked well, how often it lost a group. Must not know: logs, messages.
+
+Invariants
+- A group's preferred server is a function of the voters and the group alone: all servers agree on it.
+- A server gets a group back only after it looked well without a break for the group's back-off, which doubles after each involuntary loss
+  (PROTOCOL 9, †: else a cut link makes leadership flap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from craft.types import GroupId, ServerId
+
+
+class Placement:
+    """One server's view of where each group should be led."""
+
+    __slots__ = ("_back_off", "_back_off_max", "_back_off_min", "_last_leader", "_well_since")
+
+    def __init__(self, *, leader_return_ns: int, leader_return_ns_max: int) -> None:
+        self._back_off_min = leader_return_ns
+        self._back_off_max = leader_return_ns_max
+        self._back_off: dict[GroupId, int] = {}
+        self._well_since: dict[GroupId, int] = {}
+        self._last_leader: dict[GroupId, ServerId] = {}
+
+    @staticmethod
+    def preferred(group: GroupId, voters: Iterable[ServerId]) -> ServerId:
+        """Round robin over the voters in sorted order."""
+        ranked = sorted(voters)
+        return ranked[group % len(ranked)]
+
+    @staticmethod
+    def rank(group: GroupId, server: ServerId, voters: Iterable[ServerId], gone: ServerId) -> int:
+        """A survivor's turn to stand after `gone` died: rotated by group, so that survivors share the groups."""
+        ranked = sorted(set(voters) - {gone})
+        return (ranked.index(server) - group) % len(ranked) if server in ranked else len(ranked)
+
+    def leader_seen(self, group: GroupId, leader: ServerId, *, preferred: ServerId, voluntary: bool) -> None:
+        """A leader is known. If the preferred server lost the group against its will, it waits longer next time."""
+        before = self._last_leader.get(group)
+        self._last_leader[group] = leader
+        if leader != before:
+            self._well_since.pop(group, None)
+        if before == preferred != leader and not voluntary:
+            back_off = self._back_off.get(group, self._back_off_min) * 2
+            self._back_off[group] = min(back_off, self._back_off_max)
+
+    def may_return(self, group: GroupId, *, well: bool, now: int) -> bool:
+        """Has the preferred server looked well for long enough? Asked regularly by the group's leader."""
+        if not well:
+            self._well_since.pop(group, None)
+            return False
+        since = self._well_since.setdefault(group, now)
+        return now - since >= self._back_off.get(group, self._back_off_min)

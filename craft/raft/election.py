@@ -1,0 +1,211 @@
+"""Elections: pre-vote, vote, step down, hand over, and the deposing of a leader that lost its quorum.
+
+Knows: one replica's state and the instant it is told. Must not know: other groups, I/O.
+
+Invariants
+- One vote a term, durable before it is answered; the candidate's own vote counts when it is durable.
+- A voter that heard a live leader within the least election timeout refuses everyone but a hand-over's candidate.
+- A learner never stands.
+
+Reference: Raft 5.2, 5.4.1; dissertation 3.10 (transfer), 4.2.3 and 9.6 (PreVote, CheckQuorum); PROTOCOL 1, 9.
+"""
+
+from __future__ import annotations
+
+from craft import quorum
+from craft.messages import RequestVote, RequestVoteResult, TimeoutNow
+from craft.raft.progress import Progress
+from craft.raft.state import MS, RaftState, Role
+from craft.types import ServerId, Term
+
+
+def set_deadline(r: RaftState, now: int) -> None:
+    """Draw a new randomised election timeout (Raft 5.2)."""
+    spread = r.rng.randint(r.limits.election_timeout_ms_min, r.limits.election_timeout_ms_max)
+    r.election_timeout = spread * MS
+    r.election_deadline = now + r.election_timeout
+
+
+def become_follower(r: RaftState, term: Term, leader: ServerId | None, now: int) -> None:
+    """Follow `leader` (None: not known yet) in `term`."""
+    assert term >= r.term
+    assert not (r.leads and term == r.term and leader is not None), "two leaders in one term"
+    if term > r.term:
+        r.term, r.vote, r.hard_dirty = term, None, True
+        r.verified, r.ack_due = 0, False
+    elif r.leader_id not in (None, leader) and leader is not None:
+        raise AssertionError(f"group {r.group} term {term}: leaders {r.leader_id} and {leader}")
+    r.role, r.leader_id = Role.FOLLOWER, leader
+    r.progress, r.votes = {}, {}
+    r.noop_due, r.transfer_to = False, None
+    set_deadline(r, now)
+    if leader is not None:
+        r.heard_at = now
+
+
+def heard_leader(r: RaftState, now: int) -> None:
+    """The current leader spoke."""
+    r.heard_at = now
+    r.election_deadline = now + r.election_timeout
+
+
+def leader_alive(r: RaftState, now: int) -> bool:
+    """Is there a leader that this replica honours (dissertation 4.2.3)?"""
+    if r.leads:
+        return True
+    if r.leader_id is None or r.leader_id in r.gone:
+        return False
+    return now - r.heard_at < r.limits.election_timeout_ms_min * MS
+
+
+def tick(r: RaftState, now: int) -> None:
+    """Time has passed: campaign, give up a transfer, or step down without a quorum."""
+    if r.leads:
+        _check_quorum(r, now)
+        if r.transfer_to is not None and now >= r.transfer_deadline:
+            r.transfer_to = None  # it did not take over: go on leading (dissertation 3.10)
+    elif now >= r.election_deadline and r.votes_here:
+        pre_campaign(r, now)
+
+
+def _check_quorum(r: RaftState, now: int) -> None:
+    """A leader that has not heard a quorum for an election timeout steps down (dissertation 6.2)."""
+    timeout = r.limits.election_timeout_ms_min * MS
+    if now - r.quorum_checked_at < timeout:
+        return
+    r.quorum_checked_at = now
+    active = {peer for peer, progress in r.progress.items() if now - progress.active_at < timeout}
+    if not quorum.is_quorum(r.configuration, active | {r.me}):
+        become_follower(r, r.term, None, now)
+
+
+def leader_refused(r: RaftState, rank: int, now: int) -> None:
+    """The leader's host refuses connections: it is gone. Campaign in turn, so that survivors do not split the vote."""
+    if not r.leads and r.votes_here:
+        stagger = r.limits.election_stagger_ms * MS
+        r.election_deadline = min(
+            r.election_deadline, now + rank * stagger + r.rng.randrange(1 + stagger // 4)
+        )
+
+
+def pre_campaign(r: RaftState, now: int) -> None:
+    """Ask whether a campaign could win, without raising any term (dissertation 9.6)."""
+    assert r.votes_here and not r.leads
+    r.role, r.leader_id, r.votes = Role.PRE_CANDIDATE, None, {r.me: True}
+    _set_retry(r, now)
+    _ask(r, pre=True, transfer=False)
+    _tally(r, now)
+
+
+def _set_retry(r: RaftState, now: int) -> None:
+    """While a dead leader is known, unlucky candidates try again soon, not after a whole timeout."""
+    set_deadline(r, now)
+    if r.gone:
+        few = r.limits.election_stagger_ms * 4
+        r.election_deadline = min(r.election_deadline, now + r.rng.randint(few, 2 * few) * MS)
+
+
+def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
+    """Raft 5.2: raise the term, vote for oneself (counted once durable), ask everyone."""
+    assert r.votes_here and not r.leads
+    r.term, r.vote, r.hard_dirty = r.term + 1, r.me, True
+    r.verified, r.ack_due = 0, False
+    r.role, r.leader_id, r.votes = Role.CANDIDATE, None, {}
+    r.campaign_transfer = transfer
+    if transfer:
+        r.transfer_term = r.term
+    _set_retry(r, now)
+    _ask(r, pre=False, transfer=transfer)
+
+
+def _ask(r: RaftState, *, pre: bool, transfer: bool) -> None:
+    term = r.term + 1 if pre else r.term
+    message = RequestVote(r.group, term, r.log.last_index, r.log.last_term, pre, transfer)
+    for peer in sorted((r.configuration.voters | r.configuration.outgoing) - {r.me}):
+        r.send(peer, message)
+
+
+def own_vote_durable(r: RaftState, now: int) -> None:
+    """(term, vote) are durable: the candidate's own vote counts now (PROTOCOL 1)."""
+    if r.role is Role.CANDIDATE and r.vote == r.me and r.me not in r.votes:
+        r.votes[r.me] = True
+        _tally(r, now)
+
+
+def handle_request_vote(r: RaftState, sender: ServerId, m: RequestVote, now: int) -> None:
+    """Raft 5.2 and 5.4.1, with PreVote and the leader's lease on its voters."""
+    if leader_alive(r, now) and not m.transfer and m.term > r.term:
+        # Dissertation 4.2.3: a server that is being served does not let anyone disturb the term.
+        r.send(sender, RequestVoteResult(r.group, r.term, granted=False, pre=m.pre))
+        return
+    if m.term > r.term and not m.pre:
+        if m.transfer:
+            r.transfer_term = m.term
+        become_follower(r, m.term, None, now)
+    current = (m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)
+    if m.pre:
+        granted = current and m.term > r.term
+        r.send(sender, RequestVoteResult(r.group, m.term if granted else r.term, granted, pre=True))
+        return
+    granted = current and m.term == r.term and r.vote in (None, sender) and not r.leads
+    if granted and r.vote is None:
+        r.vote, r.hard_dirty = sender, True
+        set_deadline(r, now)
+    r.send(sender, RequestVoteResult(r.group, r.term, granted, pre=False))
+
+
+def handle_request_vote_result(r: RaftState, sender: ServerId, m: RequestVoteResult, now: int) -> None:
+    """Count a vote of the election under way; learn of a higher term."""
+    if m.term > r.term and not (m.pre and m.granted):
+        become_follower(r, m.term, None, now)
+        return
+    waiting_for = Role.PRE_CANDIDATE if m.pre else Role.CANDIDATE
+    asked = r.term + 1 if m.pre and m.granted else r.term
+    if r.role is waiting_for and m.term == asked:
+        r.votes[sender] = m.granted
+        _tally(r, now)
+
+
+def _tally(r: RaftState, now: int) -> None:
+    outcome = quorum.vote_outcome(r.configuration, r.votes)
+    if outcome is quorum.Outcome.WON:
+        if r.role is Role.PRE_CANDIDATE:
+            campaign(r, now, transfer=False)
+        else:
+            become_leader(r, now)
+    elif outcome is quorum.Outcome.LOST:
+        r.role, r.votes = Role.FOLLOWER, {}  # the deadline for another try was drawn when asking
+
+
+def become_leader(r: RaftState, now: int) -> None:
+    """Lead the term; the no-op that commits what earlier terms left (Raft 8) is appended in the same turn."""
+    assert r.role is Role.CANDIDATE and r.votes.get(r.me) and not r.hard_dirty
+    r.role, r.leader_id, r.votes = Role.LEADER, r.me, {}
+    r.progress = {peer: Progress(next_index=r.log.last_index + 1, now=now) for peer in r.peers()}
+    r.noop_due, r.quorum_checked_at, r.heard_at = True, now, now
+    r.transfer_to = None
+
+
+def transfer(r: RaftState, target: ServerId, now: int) -> None:
+    """Hand the group over (dissertation 3.10): no new commands, and TimeoutNow once the target has everything."""
+    assert r.leads and target in r.progress and target in r.configuration.voters
+    r.transfer_to = target
+    r.transfer_deadline = now + r.limits.election_timeout_ms_min * MS
+    maybe_time_out_now(r)
+
+
+def maybe_time_out_now(r: RaftState) -> None:
+    """Send TimeoutNow as soon as the target of a transfer holds the whole log."""
+    if r.transfer_to is not None and r.progress[r.transfer_to].match == r.log.last_index:
+        r.send(r.transfer_to, TimeoutNow(r.group, r.term))
+
+
+def handle_timeout_now(r: RaftState, sender: ServerId, m: TimeoutNow, now: int) -> None:
+    """The leader hands over: campaign at once. Heeded from the leader of this very term only."""
+    if (
+        m.term == r.term
+        and r.leader_id == sender
+        and r.role is Role.FOLLOWER
+        and r.me in r.configuration.voters
+    ):
+        campaign(r, now, transfer=True)

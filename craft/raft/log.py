@@ -1,0 +1,152 @@
+"""The tail of one group's log that is held in memory, and how much of the log storage has made durable.
+
+Knows: entries, indexes, terms, timestamps. Must not know: roles, peers, time, disks.
+
+Invariants
+- Indexes are contiguous; terms never fall; timestamps rise strictly (PROTOCOL 2). Asserted on append.
+- `offset.index <= persisted <= last_index`, and `handed <= last_index`: a truncation lowers all three at once. So a write that completes after
+  its entries were overwritten can never vouch for their successors (the ABA of etcd-io/etcd#1690).
+- Only committed and persisted entries leave memory; what a truncation cuts is therefore always in memory.
+
+Reference: Raft 5.3; PROTOCOL 1, 10.
+"""
+
+from __future__ import annotations
+
+from craft.types import NOWHERE, Append, Entry, Index, Place, RecoveredGroup, Term, Timestamp, is_command
+
+
+class Log:
+    """One group's entries above `offset`. Everything at or below `offset` is on disk only."""
+
+    __slots__ = (
+        "bytes",
+        "cut",
+        "entries",
+        "handed",
+        "last_command",
+        "last_command_timestamp",
+        "offset",
+        "offset_timestamp",
+        "persisted",
+    )
+
+    def __init__(self, recovered: RecoveredGroup) -> None:
+        self.offset = recovered.offset
+        self.offset_timestamp = recovered.offset_timestamp
+        self.entries: list[Entry] = list(recovered.tail)
+        self.bytes = sum(entry.size for entry in self.entries)
+        self.last_command = recovered.last_command
+        self.last_command_timestamp: Timestamp = self._find_last_command()[1]
+        self.persisted = self.handed = self.last_index
+        self.cut: Index = 0
+        self._check_joins(self.offset_timestamp, self.offset, recovered.tail)
+
+    @property
+    def last_index(self) -> Index:
+        """The index of the last entry; 0 if there is none."""
+        return self.offset.index + len(self.entries)
+
+    @property
+    def last_term(self) -> Term:
+        """The term of the last entry; 0 if there is none."""
+        return self.entries[-1].term if self.entries else self.offset.term
+
+    @property
+    def last_timestamp(self) -> Timestamp:
+        """The timestamp of the last entry; 0 if there is none. The floor of the next stamp (PROTOCOL 2)."""
+        return self.entries[-1].timestamp if self.entries else self.offset_timestamp
+
+    def entry(self, index: Index) -> Entry:
+        """The entry at an index that is in memory."""
+        assert self.offset.index < index <= self.last_index
+        return self.entries[index - self.offset.index - 1]
+
+    def term_at(self, index: Index) -> Term | None:
+        """The term at an index, or None where it is beyond the log or no longer in memory."""
+        position = index - self.offset.index - 1
+        if 0 <= position < len(self.entries):
+            return self.entries[position].term
+        return self.offset.term if position == -1 else None
+
+    def slice(self, first_index: Index, *, last_index: Index, bytes_max: int) -> tuple[Entry, ...]:
+        """Entries in memory from `first_index`, up to `last_index` or about `bytes_max`; at least one."""
+        assert self.offset.index < first_index <= last_index <= self.last_index
+        start = first_index - self.offset.index - 1
+        stop = last_index - self.offset.index
+        budget = bytes_max
+        for position in range(start, stop):
+            budget -= len(self.entries[position].record)
+            if budget < 0 and position > start:
+                stop = position
+                break
+        return tuple(self.entries[start:stop])
+
+    def append(self, entries: tuple[Entry, ...]) -> None:
+        """Append entries that follow the last one."""
+        self._check_joins(self.last_timestamp, Place(self.last_term, self.last_index), entries)
+        self.entries.extend(entries)
+        for entry in entries:
+            self.bytes += len(entry.record)
+            if is_command(entry.kind):
+                self.last_command = Place(entry.term, entry.index)
+                self.last_command_timestamp = entry.timestamp
+
+    def truncate_from(self, index: Index) -> None:
+        """Drop the entry at `index` and all after it. The next write tells storage to do the same."""
+        assert self.offset.index < index <= self.last_index
+        dropped = self.entries[index - self.offset.index - 1 :]
+        del self.entries[index - self.offset.index - 1 :]
+        self.bytes -= sum(len(entry.record) for entry in dropped)
+        if self.handed >= index:
+            self.cut = min(self.cut or index, index)
+        self.persisted = min(self.persisted, index - 1)
+        self.handed = min(self.handed, index - 1)
+        if self.last_command.index >= index:
+            self.last_command, self.last_command_timestamp = self._find_last_command()
+
+    def _find_last_command(self) -> tuple[Place, Timestamp]:
+        for entry in reversed(self.entries):
+            if is_command(entry.kind):
+                return Place(entry.term, entry.index), entry.timestamp
+        # Further back is on disk. The offset is at or past it; too high a place only makes a read wait (PROTOCOL 6), and
+        # too high a timestamp only makes someone close once more.
+        return self.offset, self.offset_timestamp
+
+    def take_append(self, group: int) -> Append | None:
+        """What storage has not been handed yet, or None. Handing it over is not yet persisting it."""
+        if self.handed == self.last_index and not self.cut:
+            return None
+        entries = tuple(self.entries[self.handed - self.offset.index :])
+        append = Append(group, self.cut, entries)
+        self.handed, self.cut = self.last_index, 0
+        return append
+
+    def mark_persisted(self, upto: Index) -> None:
+        """A write that ended at `upto` is durable; what was cut since then is not counted (`handed` fell)."""
+        self.persisted = max(self.persisted, min(upto, self.handed))
+
+    def evict(self, upto: Index, *, bytes_max: int) -> None:
+        """Let the oldest entries at or below `upto` leave memory until it holds about `bytes_max`."""
+        assert upto <= self.persisted
+        count = 0
+        for entry in self.entries:
+            if self.bytes <= bytes_max or entry.index > upto:
+                break
+            self.bytes -= len(entry.record)
+            count += 1
+        if count:
+            last = self.entries[count - 1]
+            self.offset, self.offset_timestamp = Place(last.term, last.index), last.timestamp
+            del self.entries[:count]
+
+    def _check_joins(self, timestamp: Timestamp, place: Place, entries: tuple[Entry, ...]) -> None:
+        term, index = place
+        for entry in entries:
+            # PROTOCOL 2: timestamps rise strictly along each group's log, across terms and leaders.
+            assert (
+                entry.index == index + 1
+                and entry.term >= term
+                and (entry.timestamp > timestamp or place == NOWHERE)
+            ), f"entry {entry[:4]} does not follow ({term=}, {index=}, {timestamp=})"
+            term, index, timestamp = entry.term, entry.index, entry.timestamp

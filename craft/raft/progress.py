@@ -1,0 +1,116 @@
+"""What a leader knows about one follower's log.
+
+Knows: indexes and bytes in flight. Must not know: messages, terms, time beyond the instants it is told.
+
+Invariants
+- `match < next`: so `next >= 1`.
+- PROBE sends one message and waits for its answer; REPLICATE sends ahead of the answers, within a window of bytes.
+- `match` never falls while the leader leads.
+
+Reference: etcd-io/raft `tracker`; Raft dissertation 10.2.1 (pipelining).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from craft.types import Index
+
+
+class ProgressState(Enum):
+    """How a leader sends to one follower."""
+
+    PROBE = 0
+    REPLICATE = 1
+
+
+class Progress:
+    """One follower, as its leader sees it."""
+
+    __slots__ = (
+        "active_at",
+        "inflight",
+        "inflight_bytes",
+        "loading",
+        "match",
+        "moved_at",
+        "next",
+        "probed",
+        "state",
+    )
+
+    def __init__(self, *, next_index: Index, now: int) -> None:
+        self.state = ProgressState.PROBE
+        self.match: Index = 0
+        self.next: Index = next_index
+        self.inflight: deque[tuple[Index, int]] = deque()
+        self.inflight_bytes = 0
+        self.probed = False
+        self.loading = False  # older entries are being read back from disk for this follower
+        self.active_at = now  # when it last answered in this term (CheckQuorum)
+        self.moved_at = now  # when it last made progress, or was last sent something with nothing in flight
+
+    def become_probe(self) -> None:
+        """Forget what is in flight and ask again from the last match."""
+        self.state = ProgressState.PROBE
+        self.next = self.match + 1
+        self._forget_inflight()
+
+    def become_replicate(self) -> None:
+        """The follower's log agrees up to `match`: send ahead."""
+        self.state = ProgressState.REPLICATE
+        self.next = max(self.next, self.match + 1)
+        self._forget_inflight()
+
+    def _forget_inflight(self) -> None:
+        self.inflight.clear()
+        self.inflight_bytes = 0
+        self.probed = self.loading = False
+
+    def sent(self, last_index: Index, size: int, now: int) -> None:
+        """An append that ends at `last_index` has been sent."""
+        if self.state is ProgressState.PROBE:
+            self.probed = True
+            self.moved_at = now
+            return
+        if not size:
+            return
+        if not self.inflight:
+            self.moved_at = now
+        self.next = last_index + 1
+        self.inflight.append((last_index, size))
+        self.inflight_bytes += size
+
+    def accepted(self, match: Index, verified: Index, now: int) -> bool:
+        """The follower holds everything up to `match` durably, and received up to `verified`. Did it move?"""
+        moved = match > self.match
+        self.active_at = now
+        if moved:
+            self.match, self.moved_at = match, now
+        if self.state is ProgressState.PROBE:
+            self.become_replicate()
+            self.next = max(verified, self.match) + 1
+            return moved
+        self.next = max(self.next, self.match + 1)
+        while self.inflight and self.inflight[0][0] <= self.match:
+            self.inflight_bytes -= self.inflight.popleft()[1]
+        return moved
+
+    def rejected(self, rejected_index: Index, hint: Index, now: int) -> bool:
+        """The follower has no match at `rejected_index`; go back to after `hint`. Was it news?"""
+        self.active_at = now
+        if self.state is ProgressState.REPLICATE:
+            if rejected_index <= self.match:
+                return False
+            self.become_probe()
+            return True
+        if rejected_index != self.next - 1:
+            return False
+        self.next = max(min(rejected_index, hint + 1), self.match + 1)
+        self.probed = False
+        return True
+
+    def waiting(self) -> bool:
+        """Is an answer outstanding?"""
+        return self.probed or bool(self.inflight)

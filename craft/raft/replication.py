@@ -1,0 +1,263 @@
+"""Replication: both sides of AppendEntries, the commit rule, and entries fetched from any peer.
+
+Knows: one replica's state. Must not know: other groups, stamps' origin, I/O.
+
+Invariants
+- Nothing at or below `commit_index` is ever truncated; asserted before every cut.
+- A follower acknowledges what is durable *and* known to agree with the leader of this term, never more.
+- A leader commits by counting entries of its own term only (Raft 5.4.2, Figure 8).
+- A commit learnt from a peer is a place: it counts only where our own entry at that index has that term (PROTOCOL 9).
+
+Reference: Raft 5.3, 5.4.2; dissertation 10.2.1; PROTOCOL 1, 3, 9.
+"""
+
+from __future__ import annotations
+
+from craft import quorum
+from craft.errors import WireError
+from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult
+from craft.raft import election
+from craft.raft.progress import ProgressState
+from craft.raft.state import MS, RaftState
+from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
+
+# -- the leader's side ----------------------------------------------------------------------------
+
+
+def append(r: RaftState, kind: EntryKind, timestamp: Timestamp, payload: bytes = b"") -> Entry:
+    """Append one entry as the leader, with the stamp that was just taken (PROTOCOL 2)."""
+    assert r.leads
+    entry = make_entry(
+        r.group, index=r.log.last_index + 1, term=r.term, timestamp=timestamp, kind=kind, payload=payload
+    )
+    r.log.append((entry,))
+    return entry
+
+
+def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
+    """Send every follower what its window allows. Returns `(peer, first index)` to be read from disk first."""
+    loads: list[tuple[ServerId, Index]] = []
+    for peer in r.peers():
+        progress = r.progress[peer]
+        while _may_send(r, peer):
+            if progress.next <= r.log.offset.index:
+                progress.loading = True
+                loads.append((peer, progress.next))
+            elif not _send_from_memory(r, peer, now):
+                break
+    return loads
+
+
+def _may_send(r: RaftState, peer: ServerId) -> bool:
+    progress = r.progress[peer]
+    if progress.loading:
+        return False
+    if progress.state is ProgressState.PROBE:
+        return not progress.probed
+    return progress.next <= r.log.last_index and progress.inflight_bytes < r.limits.inflight_bytes_max
+
+
+def _send_from_memory(r: RaftState, peer: ServerId, now: int) -> bool:
+    """Send one append. Returns whether another may follow in this turn."""
+    progress = r.progress[peer]
+    prev_term = r.log.term_at(progress.next - 1)
+    assert prev_term is not None, "the entry before is in memory or is the offset"
+    entries: tuple[Entry, ...] = ()
+    if progress.next <= r.log.last_index:
+        entries = r.log.slice(progress.next, last_index=r.log.last_index, bytes_max=r.limits.append_bytes_max)
+    send_entries(r, peer, prev_term, entries, now)
+    return progress.state is ProgressState.REPLICATE and bool(entries)
+
+
+def send_entries(r: RaftState, peer: ServerId, prev_term: Term, entries: tuple[Entry, ...], now: int) -> None:
+    """Send entries (none: a probe) that follow the follower's `next - 1`, whose term is `prev_term`."""
+    progress = r.progress[peer]
+    prev_index = progress.next - 1
+    assert not entries or entries[0].index == progress.next
+    r.send(peer, AppendEntries(r.group, r.term, prev_index, prev_term, r.commit_index, entries))
+    last_index = entries[-1].index if entries else prev_index
+    progress.sent(last_index, sum(len(entry.record) for entry in entries), now)
+
+
+def handle_append_accepted(r: RaftState, sender: ServerId, m: AppendAccepted, now: int) -> None:
+    """A follower holds our log up to a place."""
+    if not _from_follower(r, sender, m.term, now):
+        return
+    if m.match_index > r.log.last_index or m.verified_index > r.log.last_index:
+        raise WireError(
+            f"server {sender} acknowledges index {max(m.match_index, m.verified_index)} of group {r.group},"
+            f" whose log ends at {r.log.last_index}"
+        )
+    if r.progress[sender].accepted(m.match_index, m.verified_index, now):
+        maybe_commit(r)
+        election.maybe_time_out_now(r)
+
+
+def handle_append_rejected(r: RaftState, sender: ServerId, m: AppendRejected, now: int) -> None:
+    """A follower's log differs: go back, past whole terms at a time (Raft 5.3, fast back-up)."""
+    if not _from_follower(r, sender, m.term, now):
+        return
+    hint = m.hint_index
+    while hint > r.log.offset.index and (r.log.term_at(hint) or 0) > m.hint_term:
+        hint -= 1
+    r.progress[sender].rejected(m.rejected_index, hint, now)
+
+
+def _from_follower(r: RaftState, sender: ServerId, term: Term, now: int) -> bool:
+    """Is this an answer to us as the leader of this very term? Answers of other terms are no contact at all."""
+    if term > r.term:
+        election.become_follower(r, term, None, now)
+    return r.leads and term == r.term and sender in r.progress
+
+
+def maybe_commit(r: RaftState) -> bool:
+    """Raft 5.4.2: commit what a quorum holds durably, if it is of our own term."""
+    assert r.leads
+    match = {peer: progress.match for peer, progress in r.progress.items()}
+    match[r.me] = r.log.persisted
+    index = quorum.reached(r.configuration, match)
+    if index > r.commit_index and r.log.term_at(index) == r.term:
+        _commit_to(r, index)
+        return True
+    return False
+
+
+def retry_stalled(r: RaftState, now: int) -> None:
+    """What was sent and not answered for an election timeout is taken for lost: probe again."""
+    patience = r.limits.election_timeout_ms_min * MS
+    for progress in r.progress.values():
+        if progress.waiting() and now - progress.moved_at >= patience:
+            progress.become_probe()
+
+
+def link_restored(r: RaftState, peer: ServerId) -> None:
+    """A new connection: what was in flight on the old one is lost."""
+    if r.leads and peer in r.progress:
+        r.progress[peer].become_probe()
+
+
+# -- the follower's side --------------------------------------------------------------------------
+
+
+def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now: int) -> None:
+    """Raft 5.3, receiver's side."""
+    if m.term < r.term:
+        # A deposed leader must hear of the term that deposed it (PreVote and CheckQuorum together need this).
+        r.send(sender, AppendRejected(r.group, r.term, m.prev_index, 0, 0))
+        return
+    follow(r, sender, m.term, now)
+    check_contiguous(r, sender, m.prev_index + 1, m.entries)
+    # Our committed prefix agrees with every legitimate leader's log; what is at or below it needs no look.
+    entries = m.entries[max(0, r.commit_index - m.prev_index) :]
+    if m.prev_index > r.commit_index and r.log.term_at(m.prev_index) != m.prev_term:
+        _reject(r, sender, m)
+        return
+    accept_entries(r, entries)
+    r.verified = max(r.verified, m.prev_index + len(m.entries), r.commit_index)
+    advance_commit(r, min(m.commit_index, r.verified))
+    r.ack_due = True
+    if r.log.persisted >= r.verified:
+        acknowledge(r)  # else with the sync that is due: one acknowledgement a sync
+
+
+def follow(r: RaftState, leader: ServerId, term: Term, now: int) -> None:
+    """Hear the leader of a term that is not below ours."""
+    if r.leads and term == r.term:
+        raise WireError(f"server {leader} claims to lead group {r.group} in term {term}, which is led here")
+    if term > r.term or r.leader_id != leader:
+        election.become_follower(r, term, leader, now)
+    else:
+        election.heard_leader(r, now)
+
+
+def check_contiguous(r: RaftState, sender: ServerId, index: Index, entries: tuple[Entry, ...]) -> None:
+    """Entries on the wire have no gaps and rising stamps; a peer that sends others is at fault, not we."""
+    stamp, term = -1, 0
+    for entry in entries:
+        if entry.index != index or entry.timestamp <= stamp or not term <= entry.term:
+            raise WireError(
+                f"server {sender} sent entry {entry[:4]} of group {r.group} out of line at {index}"
+            )
+        index, stamp, term = index + 1, entry.timestamp, entry.term
+
+
+def _reject(r: RaftState, sender: ServerId, m: AppendEntries) -> None:
+    hint = min(m.prev_index - 1, r.log.last_index)
+    while hint > r.commit_index and (r.log.term_at(hint) or 0) > m.prev_term:
+        hint -= 1
+    hint = max(hint, r.commit_index)
+    hint_term = r.log.term_at(hint) or 0
+    r.send(sender, AppendRejected(r.group, r.term, m.prev_index, hint, hint_term))
+
+
+def accept_entries(r: RaftState, entries: tuple[Entry, ...]) -> None:
+    """Keep entries that agree, cut from the first that differs, append the rest (Raft 5.3, rule 3 and 4)."""
+    for position, entry in enumerate(entries):
+        term = r.log.term_at(entry.index)
+        if term == entry.term:
+            continue
+        if term is not None:
+            assert entry.index > r.commit_index, f"group {r.group}: truncating committed {entry.index}"
+            r.log.truncate_from(entry.index)
+            r.verified = min(r.verified, entry.index - 1)
+        if r.log.last_index and entry.timestamp <= r.log.last_timestamp:
+            raise WireError(f"group {r.group}: entry {entry[:4]} is stamped before the entry it follows")
+        r.log.append(entries[position:])
+        break
+    recheck_known_commit(r)
+
+
+def acknowledge(r: RaftState) -> None:
+    """Tell the leader what is durable and agrees; what is not durable yet stays due."""
+    if not r.ack_due or r.leader_id is None or r.leads:
+        return
+    match = min(r.verified, r.log.persisted)
+    r.send(r.leader_id, AppendAccepted(r.group, r.term, match, r.verified))
+    r.ack_due = r.log.persisted < r.verified
+
+
+# -- commits, wherever they are learnt ------------------------------------------------------------
+
+
+def _commit_to(r: RaftState, index: Index) -> None:
+    assert r.commit_index < index <= r.log.last_index
+    r.commit_index = index
+    r.lacking_since = None
+
+
+def advance_commit(r: RaftState, index: Index) -> None:
+    """Everything up to `index` is committed and agrees with our log."""
+    if index > r.commit_index:
+        _commit_to(r, index)
+
+
+def learn_commit(r: RaftState, sender: ServerId, index: Index, term: Term, now: int) -> None:
+    """PROTOCOL 9: a peer knows the entry at `index` with `term` committed."""
+    if index <= r.commit_index:
+        return
+    if r.log.term_at(index) == term:
+        _commit_to(r, index)
+        return
+    if index >= r.known_commit[0]:
+        r.known_commit = (index, term, sender)
+    if r.lacking_since is None:
+        r.lacking_since = now
+
+
+def recheck_known_commit(r: RaftState) -> None:
+    """Entries have arrived: perhaps the one that a peer knows committed."""
+    index, term, _ = r.known_commit
+    if index > r.commit_index and r.log.term_at(index) == term:
+        _commit_to(r, index)
+
+
+def handle_fetch_result(r: RaftState, sender: ServerId, m: FetchResult, now: int) -> None:
+    """PROTOCOL 9: a peer's committed entries, judged by the log as it is now, not as it was when asked."""
+    if not m.entries or m.entries[0].index > r.commit_index + 1 or m.entries[-1].index <= r.commit_index:
+        return
+    check_contiguous(r, sender, m.entries[0].index, m.entries)
+    if m.entries[-1].term > r.term:
+        # (†) An entry's term above ours is adopted first; the same write makes both durable.
+        election.become_follower(r, m.entries[-1].term, None, now)
+    accept_entries(r, tuple(entry for entry in m.entries if entry.index > r.commit_index))
+    advance_commit(r, m.entries[-1].index)

@@ -1,0 +1,116 @@
+"""The state of one replica, grouped as the Raft specification groups it: persistent, volatile, candidate, leader.
+
+Knows: everything one replica remembers. Must not know: how it changes (`election`, `replication`), I/O.
+
+Invariants
+- `term` never falls; `vote` changes within a term only from None.
+- `commit_index` never falls, and never passes `log.last_index`.
+- While `hard_dirty` or an unfinished write holds (term, vote), nothing that this replica says leaves the server (PROTOCOL 1:
+  persist before you answer). The engine holds its outbox back.
+
+Reference: raft.tla; PROTOCOL 1.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field
+from enum import Enum
+
+from craft.limits import EngineLimits
+from craft.messages import Message
+from craft.raft.log import Log
+from craft.raft.progress import Progress
+from craft.types import NOWHERE, Configuration, GroupId, HardState, Index, Place, ServerId, Term
+
+if typing.TYPE_CHECKING:
+    from random import Random
+
+MS = 1_000_000  # nanoseconds
+
+
+class Role(Enum):
+    """What a replica is, in its term."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(slots=True)
+class RaftState:
+    """One replica. Free functions in the modules beside this one change it."""
+
+    group: GroupId
+    me: ServerId
+    limits: EngineLimits
+    rng: Random
+    gone: set[ServerId]
+    """Servers whose link broke and whose reconnect was refused; shared by all groups of a server (PROTOCOL 9)."""
+
+    # persistent
+    log: Log
+    term: Term = 0
+    vote: ServerId | None = None
+    hard_dirty: bool = False
+    hard_write: int = 0  # the number of the write that carries (term, vote)
+
+    # volatile
+    configuration: Configuration = field(default_factory=lambda: Configuration(frozenset()))
+    configuration_at: Place = NOWHERE
+    commit_index: Index = 0
+    known_commit: tuple[Index, Term, ServerId] = (0, 0, 0)  # the farthest commit that a peer told of, and who
+    lacking_since: int | None = None  # since when a known commit has not arrived
+    role: Role = Role.FOLLOWER
+    leader_id: ServerId | None = None
+    heard_at: int = 0  # when the leader was last heard
+    election_timeout: int = 0  # drawn anew with each change of leader or role
+    election_deadline: int = 0
+    verified: Index = 0  # what is known to agree with the leader's log, in this term
+    ack_due: bool = False  # received, not yet durable: acknowledge after the sync
+    transfer_term: Term = 0  # the last term that began with a hand-over
+    outbox: list[tuple[ServerId, Message]] = field(default_factory=list)
+
+    # candidate
+    votes: dict[ServerId, bool] = field(default_factory=dict)
+    campaign_transfer: bool = False
+
+    # leader
+    progress: dict[ServerId, Progress] = field(default_factory=dict)
+    noop_due: bool = False
+    transfer_to: ServerId | None = None
+    transfer_deadline: int = 0
+    quorum_checked_at: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Is this replica the leader of its term, to its own knowledge?"""
+        return self.role is Role.LEADER
+
+    @property
+    def votes_here(self) -> bool:
+        """Does this server's vote count in the latest configuration?"""
+        return self.me in self.configuration.voters or self.me in self.configuration.outgoing
+
+    @property
+    def commit_place(self) -> Place:
+        """The place of the last entry known committed."""
+        if not self.commit_index:
+            return NOWHERE
+        term = self.log.term_at(self.commit_index)
+        assert term is not None, "the committed entry is in memory or is the offset"
+        return Place(term, self.commit_index)
+
+    def send(self, peer: ServerId, message: Message) -> None:
+        """Queue a message; it leaves when (term, vote) are durable."""
+        assert peer != self.me
+        self.outbox.append((peer, message))
+
+    def peers(self) -> list[ServerId]:
+        """All other members, in sorted order."""
+        return sorted(self.configuration.members - {self.me})
+
+    def hard_state(self) -> HardState:
+        """What storage must not forget."""
+        return HardState(self.term, self.vote, self.commit_index)

@@ -1,0 +1,90 @@
+"""Leaderless quorum reads: from any server, linearizable, with no leader, no lease and no clock.
+
+Knows: the reports of one round at a time, and the targets that completed rounds wait for. Must not know: logs, sockets.
+
+Invariants
+- A read that arrives after a round was sent takes the next round; each round has a fresh id, so a late report counts for nothing.
+- A round completes when, for every group, the *latest configuration named by the reader's own log or by any report* has its majority
+  among those who reported (both, while joint). A majority of the reader's own, outdated configuration would read stale (†).
+- The target of a group is the greatest last command reported, term first.
+
+Why it is linearizable: a committed entry is on a majority, so every answered write is reported; a reported entry that was overwritten is passed
+as soon as the next leader's no-op commits. Reference: PROTOCOL 6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from craft import quorum
+from craft.messages import GroupReport, ReadReport
+from craft.types import Place, ServerId
+
+
+class Waiting:
+    """A completed round: what every group must have reached before its reads may be served."""
+
+    __slots__ = ("needs", "targets", "tokens")
+
+    def __init__(self, targets: dict[int, Place], tokens: list[Any]) -> None:
+        self.targets = targets  # group → a place that must be known committed
+        self.needs: dict[int, int] = {}  # group → every command up to this index must be applied
+        self.tokens = tokens
+
+
+class QuorumReads:
+    """All reads of one server that are not served yet."""
+
+    __slots__ = ("_reports", "_tokens", "_waiting_round", "completed", "round", "started_at")
+
+    def __init__(self, first_round: int) -> None:
+        self.round = first_round
+        self.started_at: int | None = None  # when the round under way was sent; None: none is
+        self._tokens: list[Any] = []  # reads that take the round under way
+        self._waiting_round: list[Any] = []  # reads that take the next one
+        self._reports: dict[ServerId, tuple[GroupReport, ...]] = {}
+        self.completed: list[Waiting] = []
+
+    def add(self, token: Any) -> None:
+        """A read has arrived."""
+        self._waiting_round.append(token)
+
+    def discard(self, token: Any) -> None:
+        """The caller no longer wants this read."""
+        for tokens in (self._waiting_round, self._tokens, *(waiting.tokens for waiting in self.completed)):
+            if token in tokens:
+                tokens.remove(token)
+
+    @property
+    def pending(self) -> int:
+        """How many reads wait for a round or within one."""
+        return len(self._tokens) + len(self._waiting_round)
+
+    def begin(self, now: int, retry_ns: int) -> bool:
+        """Begin a round if reads wait and none is under way, or begin it afresh if it took too long."""
+        if self.started_at is None:
+            if not self._waiting_round:
+                return False
+            self._tokens, self._waiting_round = self._waiting_round, []
+        elif now - self.started_at < retry_ns:
+            return False
+        self.round += 1
+        self.started_at, self._reports = now, {}
+        return True
+
+    def report(self, server: ServerId, report: ReadReport, groups: int) -> None:
+        """A report of the round under way; any other is ignored."""
+        if self.started_at is None or report.round != self.round or len(report.groups) != groups:
+            return
+        self._reports[server] = report.groups
+        if all(self._covered(group) for group in range(groups)):
+            targets = {group: self._target(group) for group in range(groups)}
+            self.completed.append(Waiting(targets, self._tokens))
+            self._tokens, self.started_at = [], None
+
+    def _covered(self, group: int) -> bool:
+        latest = max((groups[group] for groups in self._reports.values()), key=lambda g: g.configuration_at)
+        return quorum.is_quorum(latest.configuration, self._reports.keys())
+
+    def _target(self, group: int) -> Place:
+        return max(groups[group].last_command for groups in self._reports.values())
