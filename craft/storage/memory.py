@@ -1,0 +1,163 @@
+"""A disk in memory that knows what is written and what is synced, for tests and for servers that may forget.
+
+It keeps two copies of the state, one with and one without the unsynced batches, so a crash is exact:
+`crash()` hands over a storage as a restart would find it. It owes what the port says
+(`craft/storage/__init__.py`), and the same contract suite runs over it and over RocksDB.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from craft.errors import DamagedStorage, InvariantViolation, StorageFailed
+from craft.recovery import TAIL_BYTES_MAX, GroupFacts, check_record, end_after, group_damage, read_log
+from craft.storage import Identity
+from craft.types import Append, Entry, GroupId, HardState, Index, Recovered, RecoveredGroup, ServerId, Write
+
+
+class _State:
+    """What one copy of the disk holds."""
+
+    def __init__(self, groups: int) -> None:
+        self.logs: list[list[Entry]] = [[] for _ in range(groups)]
+        self.hard_states: list[HardState | None] = [None] * groups
+        self.counter = 0
+
+    def copy(self) -> _State:
+        twin = _State(0)
+        twin.logs = [log[:] for log in self.logs]
+        twin.hard_states = self.hard_states[:]
+        twin.counter = self.counter
+        return twin
+
+    def carry_out(self, write: Write) -> None:
+        for append in write.appends:
+            self._append(append)
+        for group, hard_state in write.hard_states:
+            self.hard_states[group] = hard_state
+        if write.counter is not None:
+            self.counter = write.counter
+
+    def _append(self, append: Append) -> None:
+        log = self.logs[append.group]
+        if append.truncate_from:
+            del log[append.truncate_from - 1 :]
+        log.extend(append.entries)
+
+
+class MemoryStorage:
+    """One server's disk, in memory. `write` and `sync` may be called from different threads."""
+
+    def __init__(self, identity: Identity, *, tail_bytes_max: int = TAIL_BYTES_MAX) -> None:
+        self._identity = identity
+        self._tail_bytes_max = tail_bytes_max
+        self._written = _State(identity.groups)
+        self._synced = _State(identity.groups)
+        self._unsynced: list[Write] = []
+        self._peer_disks: dict[ServerId, str] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> Identity:
+        """Whose disk this is."""
+        return self._identity
+
+    @property
+    def unsynced(self) -> int:
+        """Batches written and not synced."""
+        return len(self._unsynced)
+
+    def recover(self) -> Recovered:
+        """Read back what is there, through the same checks as a real disk."""
+        self._check_open()
+        groups = tuple(self._recover_group(group) for group in range(self._identity.groups))
+        return Recovered(groups, self._written.counter)
+
+    def _recover_group(self, group: GroupId) -> RecoveredGroup:
+        log, stored = self._written.logs[group], self._written.hard_states[group]
+        hard_state = stored or HardState(0, None, 0)
+        records = ((index, entry.record) for index, entry in enumerate(log, 1))
+        found = read_log(group, records, commit=hard_state.commit, tail_bytes_max=self._tail_bytes_max)
+        damage = group_damage(GroupFacts(group, found.last, stored, 0, None), None)
+        if damage:
+            raise DamagedStorage(damage)
+        return RecoveredGroup(
+            hard_state, found.offset, found.offset_timestamp, found.tail, found.last_command
+        )
+
+    def write(self, write: Write) -> None:
+        """Write one batch, unsynced."""
+        self._check_open()
+        with self._lock:
+            ends: dict[GroupId, Index] = {}
+            for append in write.appends:
+                group = append.group
+                ends[group] = end_after(append, ends.get(group, len(self._written.logs[group])))
+            self._written.carry_out(write)
+            self._unsynced.append(write)
+
+    def sync(self) -> None:
+        """Make every batch written so far durable."""
+        self._check_open()
+        with self._lock:
+            unsynced, self._unsynced = self._unsynced, []
+            for write in unsynced:
+                self._synced.carry_out(write)
+
+    def entries(
+        self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
+    ) -> tuple[Entry, ...]:
+        """Entries from `first_index` on, up to `last_index` or about `bytes_max`; at least one."""
+        self._check_open()
+        log = self._written.logs[group]
+        if not 1 <= first_index <= min(last_index, len(log)):
+            asked = f"entries {first_index} to {last_index}"
+            raise InvariantViolation(f"group {group}: asked for {asked} of a log that ends at {len(log)}")
+        found: list[Entry] = []
+        size = 0
+        for index in range(first_index, min(last_index, len(log)) + 1):
+            entry = check_record(group, index, log[index - 1].record)
+            size += entry.size
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return tuple(found)
+
+    def peer_disks(self) -> dict[ServerId, str]:
+        """The disk id first met under each server id."""
+        return dict(self._peer_disks)
+
+    def remember_peer_disk(self, server_id: ServerId, disk_id: str) -> None:
+        """Remember it, durably at once."""
+        self._check_open()
+        known = self._peer_disks.setdefault(server_id, disk_id)
+        if known != disk_id:
+            raise InvariantViolation(f"server {server_id} is bound to disk {known}, not to {disk_id}")
+
+    def close(self) -> None:
+        """Release the disk; what was written stays, and `reopen` finds it."""
+        self._closed = True
+
+    def crash(self, *, keep: int = 0) -> MemoryStorage:
+        """Lose power: the disk as a restart finds it.
+
+        It holds the synced batches and the first `keep` unsynced ones. This storage is closed: whatever the
+        crashed server still does with it raises.
+        """
+        self.close()
+        twin = MemoryStorage(self._identity, tail_bytes_max=self._tail_bytes_max)
+        twin._synced = self._synced.copy()
+        for write in self._unsynced[:keep]:
+            twin._synced.carry_out(write)
+        twin._written = twin._synced.copy()
+        twin._peer_disks = dict(self._peer_disks)
+        return twin
+
+    def reopen(self) -> MemoryStorage:
+        """Be killed and start again on the same kernel: all that was written is there."""
+        return self.crash(keep=len(self._unsynced))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFailed("the storage is closed")

@@ -1,0 +1,314 @@
+"""One server's disk: one RocksDB for all groups, one write batch and one sync a turn (PROTOCOL 10).
+
+Invariants
+- `write` leaves the batch with the kernel, whole and numbered. `sync` makes it durable and only then says
+  so: first the log, then the second place of terms and votes where one changed, then the side file. So
+  neither file is ever ahead of the log.
+- `sync` lets other threads run: rocksdict's `flush_wal` releases the interpreter's lock, its synced `write`
+  would not.
+- A failure is final: every later call raises StorageFailed as well.
+
+The parts: `layout` keys and values · `files` small crash-safe files · `wal` what RocksDB overlooks ·
+`database` opening and reading · `directory` identity, lock and marks · `opening` the verdict, carried out.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+from typing import NamedTuple
+
+from rocksdict import Rdict, WriteBatch
+
+from craft.errors import ConfigError, DamagedStorage, InvariantViolation, StorageFailed
+from craft.recovery import TAIL_BYTES_MAX, check_record, end_after
+from craft.storage import Identity
+from craft.storage.rocks import layout
+from craft.storage.rocks.database import WRITE_BUFFER_BYTES, Contents, reading, records
+from craft.storage.rocks.directory import BOOT_ID_FILE, Directory, read_boot_id
+from craft.storage.rocks.opening import Settings, SideFiles, open_and_judge
+from craft.types import (
+    GROUPS_MAX,
+    SERVER_ID_MAX,
+    Entry,
+    GroupId,
+    HardState,
+    Index,
+    Recovered,
+    ServerId,
+    Write,
+)
+
+__all__ = ["RocksStorage"]
+
+
+class _Written(NamedTuple):
+    """What `write` has done so far; replaced whole, so that another thread sees both halves of one moment."""
+
+    number: int
+    ballots: layout.Ballots
+
+
+class RocksStorage:
+    """A server's data directory. `write` and `sync` may be called from different threads."""
+
+    def __init__(self, directory: Directory, side: SideFiles, settings: Settings) -> None:
+        self._directory = directory
+        self._side = side
+        self._settings = settings
+        self._db: Rdict | None = None
+        self._failure = "the storage is not recovered yet"
+        self._sync_lock = threading.Lock()
+        groups = settings.identity.groups
+        self._last: list[Index] = [0] * groups
+        self._states: dict[GroupId, layout.StoredState] = {}
+        self._written = _Written(0, ((0, None),) * groups)
+        self._synced = _Written(0, ())  # what the two side files say
+        self._peer_disks: dict[ServerId, str] = {}
+
+    @classmethod
+    def open(
+        cls,
+        directory: pathlib.Path,
+        *,
+        cluster_id: str,
+        server_id: ServerId,
+        groups: int,
+        tail_bytes_max: int = TAIL_BYTES_MAX,
+        write_buffer_bytes: int = WRITE_BUFFER_BYTES,
+        boot_id_file: pathlib.Path = BOOT_ID_FILE,
+    ) -> RocksStorage:
+        """Take a directory, making it if it is empty; then call `recover`.
+
+        Raises WrongDirectory if it belongs to another server or is in use, DamagedStorage if its identity
+        cannot be read, StorageFailed if the system refuses.
+        """
+        _check_arguments(cluster_id, server_id, groups)
+        try:
+            taken = Directory(directory)
+            try:
+                identity = taken.identify(cluster_id=cluster_id, server_id=server_id, groups=groups)
+                side = SideFiles(taken, groups)
+            except BaseException:
+                taken.close()
+                raise
+        except OSError as error:
+            raise StorageFailed(f"{directory} cannot be used: {error}") from error
+        return cls(
+            taken, side, Settings(identity, read_boot_id(boot_id_file), tail_bytes_max, write_buffer_bytes)
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """Whose directory this is."""
+        return self._settings.identity
+
+    # -- recovery ---------------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """Read back and check everything; what is returned is durable.
+
+        Raises DamagedStorage, SuspectStorage, WrongDirectory or StorageFailed, and then closes.
+        """
+        try:
+            self._db, contents = open_and_judge(self._directory, self._side, self._settings)
+            self._directory.remember_boot(self._settings.boot_id)
+            self._adopt(contents)
+            self.sync()
+        except OSError as error:
+            self.close()
+            raise StorageFailed(f"{self._directory.path} cannot be recovered: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        return Recovered(contents.recovered(), contents.counter)
+
+    def _adopt(self, contents: Contents) -> None:
+        self._failure = ""
+        self._last = [log.last.index for log in contents.logs]
+        self._states = contents.states
+        self._peer_disks = contents.peer_disks
+        blank = layout.StoredState(HardState(0, None, 0), 0)
+        ballots = tuple(
+            contents.states.get(group, blank).hard_state[:2] for group in range(len(contents.logs))
+        )
+        self._written = _Written(max(contents.ring), ballots)
+        self._synced = _Written(self._side.synced_number or 0, self._side.found_ballots or ())
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def write(self, write: Write) -> None:
+        """Write one batch, unsynced: one put an entry."""
+        self._check_usable()
+        number = self._written.number + 1
+        batch = WriteBatch(raw_mode=True)
+        ends = self._add_appends(batch, write)
+        states = self._add_hard_states(batch, write, number)
+        if write.counter is not None:
+            key = layout.COUNTER_KEY
+            batch.put(key, layout.number_value(key, write.counter))
+        self._write_batch(batch, number, _with_ballots(self._written.ballots, states))
+        for group, end in ends.items():
+            self._last[group] = end
+        self._states.update(states)
+
+    def _add_appends(self, batch: WriteBatch, write: Write) -> dict[GroupId, Index]:
+        """Add the entries and delete what a cut leaves behind them; returns where each log then ends.
+
+        A cut takes few entries, none of them committed. Deletes of single keys cost less than a range
+        tombstone, which every later read would have to look at.
+        """
+        ends: dict[GroupId, Index] = {}
+        for append in write.appends:
+            group = append.group
+            last = ends.get(group, self._last[group])
+            end = end_after(append, last)
+            for entry in append.entries:
+                batch.put(layout.entry_key(group, entry.index), entry.record)
+            for index in range(end + 1, last + 1):
+                batch.delete(layout.entry_key(group, index))
+            ends[group] = end
+        return ends
+
+    def _add_hard_states(
+        self, batch: WriteBatch, write: Write, number: int
+    ) -> dict[GroupId, layout.StoredState]:
+        states: dict[GroupId, layout.StoredState] = {}
+        for group, hard_state in write.hard_states:
+            before = self._states.get(group)
+            changed = before is None or before.hard_state[:2] != hard_state[:2]
+            stored = layout.StoredState(
+                hard_state, number if before is None or changed else before.ballot_batch
+            )
+            key = layout.hard_state_key(group)
+            batch.put(key, layout.hard_state_value(key, stored))
+            states[group] = stored
+        return states
+
+    def _write_batch(self, batch: WriteBatch, number: int, ballots: layout.Ballots) -> None:
+        """Number the batch and hand it to the kernel."""
+        key = layout.ring_key(number)
+        batch.put(key, layout.number_value(key, number))
+        try:
+            self._database().write(batch)
+        except Exception as error:  # rocksdict raises bare Exceptions
+            raise self._fail(f"batch {number} could not be written", error) from error
+        self._written = _Written(number, ballots)
+
+    def sync(self) -> None:
+        """Make every batch written before this call durable. Blocks; other threads run meanwhile."""
+        with self._sync_lock:
+            self._check_usable()
+            written = self._written
+            try:
+                self._database().flush_wal(True)
+                self._note_synced(written)
+            except Exception as error:  # rocksdict raises bare Exceptions
+                raise self._fail(f"batches up to {written.number} could not be synced", error) from error
+
+    def _note_synced(self, written: _Written) -> None:
+        """Write down what the log's sync has just covered, in this order: see the module's invariants."""
+        if written.ballots != self._synced.ballots:
+            self._side.ballots.store(written.number, layout.pack_ballots(written.ballots), sync=True)
+        if written.number != self._synced.number:
+            self._side.synced.store(written.number, sync=False)
+        self._synced = written
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def entries(
+        self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
+    ) -> tuple[Entry, ...]:
+        """Entries from `first_index` on, contiguous, up to `last_index` or about `bytes_max`; at least one.
+
+        Raises DamagedStorage if one is damaged or missing, InvariantViolation if the log ends before them.
+        """
+        self._check_usable()
+        end = self._last[group]
+        if not 1 <= first_index <= min(last_index, end):
+            asked = f"entries {first_index} to {last_index}"
+            raise InvariantViolation(f"group {group}: asked for {asked} of a log that ends at {end}")
+        with reading(f"reading entries of group {group} from {first_index}"):
+            return self._read_entries(group, first_index, min(last_index, end), bytes_max)
+
+    def _read_entries(self, group: GroupId, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...]:
+        found: list[Entry] = []
+        size = 0
+        for index, record in records(self._database(), group, first, last):
+            if index != first + len(found):
+                break
+            size += len(record)
+            if found and size > bytes_max:
+                return tuple(found)
+            found.append(check_record(group, index, record))
+        if len(found) != last - first + 1:
+            raise DamagedStorage(f"group {group}: entry {first + len(found)} is missing")
+        return tuple(found)
+
+    # -- peers' disks -----------------------------------------------------------------------------------
+
+    def peer_disks(self) -> dict[ServerId, str]:
+        """The disk id first met under each server id (PROTOCOL 8)."""
+        return dict(self._peer_disks)
+
+    def remember_peer_disk(self, server_id: ServerId, disk_id: str) -> None:
+        """Remember it durably before returning; InvariantViolation where another disk was met before."""
+        self._check_usable()
+        known = self._peer_disks.get(server_id, disk_id)
+        if known != disk_id:
+            raise InvariantViolation(f"server {server_id} is bound to disk {known}, not to {disk_id}")
+        if server_id in self._peer_disks:
+            return
+        batch = WriteBatch(raw_mode=True)
+        key = layout.peer_key(server_id)
+        batch.put(key, layout.seal(key, disk_id.encode()))
+        self._write_batch(batch, self._written.number + 1, self._written.ballots)
+        self.sync()
+        self._peer_disks[server_id] = disk_id
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release the directory, after a sync under way; unsynced batches may be lost. Harmless twice."""
+        with self._sync_lock:
+            self._failure = self._failure or "the storage is closed"
+            db, self._db = self._db, None
+            try:
+                if db is not None:
+                    db.close()
+            except Exception as error:  # rocksdict raises bare Exceptions
+                raise StorageFailed(f"{self._directory.path} could not be closed: {error}") from error
+            finally:
+                self._side.close()
+                self._directory.close()
+
+    def _fail(self, what: str, error: Exception) -> StorageFailed:
+        """Latch a failure: RocksDB may or may not hold what it covered, so nothing may follow it."""
+        failure = f"{self._directory.path}: {what}: {error}; whether they are stored is unknown"
+        self._failure = self._failure or failure
+        return StorageFailed(failure)
+
+    def _check_usable(self) -> None:
+        if self._failure:
+            raise StorageFailed(self._failure)
+
+    def _database(self) -> Rdict:
+        assert self._db is not None  # _check_usable has passed, so it is open
+        return self._db
+
+
+def _with_ballots(ballots: layout.Ballots, states: dict[GroupId, layout.StoredState]) -> layout.Ballots:
+    """The ballots after these states; the same object where no term and no vote changed."""
+    changed = {group: state.hard_state[:2] for group, state in states.items()}
+    if all(ballots[group] == ballot for group, ballot in changed.items()):
+        return ballots
+    return tuple(changed.get(group, ballot) for group, ballot in enumerate(ballots))
+
+
+def _check_arguments(cluster_id: str, server_id: ServerId, groups: int) -> None:
+    if not cluster_id:
+        raise ConfigError("cluster_id is empty; it must be a name")
+    if not 0 <= server_id <= SERVER_ID_MAX:
+        raise ConfigError(f"server_id is {server_id}; it must be 0 to {SERVER_ID_MAX}")
+    if not 1 <= groups <= GROUPS_MAX:
+        raise ConfigError(f"groups is {groups}; it must be 1 to {GROUPS_MAX}")

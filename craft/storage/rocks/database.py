@@ -1,0 +1,194 @@
+"""The log database: one RocksDB for all groups, how it is opened and how it is read.
+
+Invariants
+- It is read through iterators whose status is asked at the end: rocksdict's `items()` ends without an
+  error at a damaged block.
+- No iterator outlives its function: rocksdict's iterators keep a closed database open, and its lock held.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, ReadOptions
+
+from craft.errors import CraftError, DamagedStorage, StorageFailed
+from craft.recovery import Ballot, GroupFacts, RecoveredLog, read_log
+from craft.storage.rocks import layout
+from craft.types import GroupId, HardState, Index, RecoveredGroup, ServerId
+
+KIB = 1024
+MIB = 1024 * KIB
+
+WRITE_BUFFER_BYTES = 64 * MIB
+"""One memtable, and so one write-ahead log file: flushed in one piece, large enough to be rare."""
+
+WRITE_BUFFERS_MAX = 6
+"""Memtables that may wait for their flush before a write waits, with the interpreter's lock held."""
+
+
+class RefusedError(Exception):
+    """RocksDB found its files cut or changed."""
+
+
+def options(*, strict: bool, create: bool = False, write_buffer_bytes: int = WRITE_BUFFER_BYTES) -> Options:
+    """All that differs from RocksDB's defaults, spelled out at every opening.
+
+    rocksdict's own configuration file is never synced, so nothing may depend on it: raw mode with explicit
+    options does not.
+    """
+    chosen = Options(raw_mode=True)  # bytes in, bytes out, RocksDB's own comparator
+    chosen.create_if_missing(create)  # else a lost database would come back as an empty one
+    mode = DBRecoveryMode.absolute_consistency() if strict else DBRecoveryMode.point_in_time()
+    chosen.set_wal_recovery_mode(mode)
+    chosen.set_paranoid_checks(True)
+    # Commands are opaque and often compressed; a write must cost the loop a copy and no more.
+    chosen.set_compression_type(DBCompressionType.none())
+    # A write that stalls stops the interpreter: leave room, and let no backlog of compactions slow it down.
+    chosen.set_write_buffer_size(write_buffer_bytes)
+    chosen.set_max_write_buffer_number(WRITE_BUFFERS_MAX)
+    chosen.set_level_zero_file_num_compaction_trigger(8)
+    chosen.set_level_zero_slowdown_writes_trigger(1 << 20)
+    chosen.set_level_zero_stop_writes_trigger(1 << 20)
+    chosen.set_soft_pending_compaction_bytes_limit(0)
+    chosen.set_hard_pending_compaction_bytes_limit(0)
+    chosen.set_target_file_size_base(64 * MIB)
+    chosen.set_max_bytes_for_level_base(512 * MIB)  # eight tables, as many as start a compaction
+    chosen.set_max_background_jobs(2)  # a flush and a compaction; the cores belong to the server
+    # A recycled log file ends in old records, which absolute consistency could not tell from damage.
+    chosen.set_recycle_log_file_num(0)
+    # What RocksDB says about itself stays small.
+    chosen.set_keep_log_file_num(4)
+    chosen.set_max_log_file_size(1 * MIB)
+    chosen.set_stats_dump_period_sec(0)
+    return chosen
+
+
+def open_database(
+    path: pathlib.Path, *, strict: bool, write_buffer_bytes: int = WRITE_BUFFER_BYTES, create: bool = False
+) -> Rdict:
+    """Open; raises RefusedError where files are cut or changed, StorageFailed where the system refuses."""
+    chosen = options(strict=strict, create=create, write_buffer_bytes=write_buffer_bytes)
+    try:
+        return Rdict(str(path), chosen)
+    except Exception as error:  # rocksdict raises bare Exceptions
+        if _is_damage(error):
+            raise RefusedError(str(error)) from error
+        raise StorageFailed(f"the log database {path} does not open: {error}") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    text = str(error)
+    return not text.startswith("IO error") or "No such file" in text
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Say whose fault a failed read is: damaged blocks raise DamagedStorage, all else StorageFailed."""
+    try:
+        yield
+    except CraftError:
+        raise
+    except Exception as error:  # rocksdict raises bare Exceptions
+        kind = DamagedStorage if _is_damage(error) else StorageFailed
+        raise kind(f"{what}: {error}") from error
+
+
+def scan(db: Rdict, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """All keys and values from `first` up to and without `end`."""
+    bounds = ReadOptions()
+    bounds.set_iterate_upper_bound(end)
+    cursor = db.iter(bounds)
+    try:
+        cursor.seek(first)
+        while cursor.valid():
+            yield cursor.key(), cursor.value()
+            cursor.next()
+        cursor.status()
+    finally:
+        del cursor
+
+
+def scan_kind(db: Rdict, kind: int) -> Iterator[tuple[bytes, bytes]]:
+    """All keys and values of one kind."""
+    return scan(db, bytes([kind]), layout.KIND_END[kind])
+
+
+def records(db: Rdict, group: GroupId, first: Index, last: Index) -> Iterator[tuple[Index, bytes]]:
+    """A group's records with the indexes of their keys, `first` to `last`."""
+    for key, record in scan(db, layout.entry_key(group, first), layout.entry_key(group, last) + b"\0"):
+        yield layout.entry_index(key), record
+
+
+class Contents(NamedTuple):
+    """All that a log database holds, checked, but for the logs' older entries."""
+
+    identity: bytes
+    ring: frozenset[int]
+    counter: int
+    peer_disks: dict[ServerId, str]
+    states: dict[GroupId, layout.StoredState]
+    logs: tuple[RecoveredLog, ...]
+
+    def facts(self, ballots: layout.Ballots | None) -> tuple[GroupFacts, ...]:
+        """What the verdict wants to know of each group."""
+        return tuple(self._group_facts(group, ballots) for group in range(len(self.logs)))
+
+    def _group_facts(self, group: GroupId, ballots: layout.Ballots | None) -> GroupFacts:
+        stored = self.states.get(group)
+        second = None if ballots is None else Ballot(*ballots[group])
+        if stored is None:
+            return GroupFacts(group, self.logs[group].last, None, 0, second)
+        return GroupFacts(group, self.logs[group].last, stored.hard_state, stored.ballot_batch, second)
+
+    def recovered(self) -> tuple[RecoveredGroup, ...]:
+        """What the engine gets."""
+        return tuple(
+            RecoveredGroup(
+                self.states[group].hard_state if group in self.states else HardState(0, None, 0),
+                log.offset,
+                log.offset_timestamp,
+                log.tail,
+                log.last_command,
+            )
+            for group, log in enumerate(self.logs)
+        )
+
+
+_INDEX_MAX = 2**64 - 1
+
+
+def read_contents(db: Rdict, groups: int, *, tail_bytes_max: int) -> Contents:
+    """Read and check everything, once."""
+    with reading("reading the log database"):
+        states = {
+            int.from_bytes(key[1:], "big"): layout.hard_state_of(key, value)
+            for key, value in scan_kind(db, layout.HARD_STATE)
+        }
+        return Contents(
+            identity=_value(db, layout.IDENTITY_KEY),
+            ring=frozenset(layout.number_of(key, value) for key, value in scan_kind(db, layout.RING)),
+            counter=int.from_bytes(_value(db, layout.COUNTER_KEY), "big"),
+            peer_disks={
+                layout.peer_of(key): layout.unseal(key, value).decode()
+                for key, value in scan_kind(db, layout.PEER)
+            },
+            states=states,
+            logs=tuple(
+                read_log(
+                    group,
+                    records(db, group, 0, _INDEX_MAX),
+                    commit=states[group].hard_state.commit if group in states else 0,
+                    tail_bytes_max=tail_bytes_max,
+                )
+                for group in range(groups)
+            ),
+        )
+
+
+def _value(db: Rdict, key: bytes) -> bytes:
+    value = db.get(key)
+    return b"" if value is None else layout.unseal(key, value)

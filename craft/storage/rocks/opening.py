@@ -1,0 +1,180 @@
+"""From a directory as a crash left it to a log database that may be used, or to an error that says why not.
+
+The judging is `craft.recovery.judge`; here its facts are gathered and its verdict is carried out. A log that
+RocksDB refuses is judged on a copy, so a directory found damaged stays as it was found.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+from rocksdict import Rdict
+
+from craft.errors import DamagedStorage, SuspectStorage, WrongDirectory
+from craft.recovery import Facts, Judgement, Verdict, judge
+from craft.storage import Identity
+from craft.storage.rocks import files, layout
+from craft.storage.rocks.database import Contents, RefusedError, open_database, read_contents
+from craft.storage.rocks.directory import Directory, pack_identity
+from craft.storage.rocks.wal import zeroed_stretch
+
+
+class Settings(NamedTuple):
+    """What recovery needs to know besides the directory."""
+
+    identity: Identity
+    boot_id: str | None
+    tail_bytes_max: int
+    write_buffer_bytes: int
+
+
+class SideFiles:
+    """The two files that are overwritten after each sync."""
+
+    def __init__(self, directory: Directory, groups: int) -> None:
+        _ensure(directory.synced_file, b"")
+        _ensure(directory.ballots_file, b"\0" * layout.ballots_size(groups))
+        self._files: list[files.TwoSlotFile] = []
+        try:
+            self.synced = self._open(directory.synced_file, 0)
+            self.ballots = self._open(directory.ballots_file, layout.ballots_size(groups))
+        except BaseException:
+            self.close()
+            raise
+        synced, ballots = self.synced.load(), self.ballots.load()
+        self.synced_number = synced[0] if synced and synced[0] else None
+        self.ballots_number = ballots[0] if ballots and ballots[0] else None
+        self.found_ballots = layout.unpack_ballots(ballots[1]) if ballots and ballots[0] else None
+
+    def _open(self, path: pathlib.Path, payload_bytes: int) -> files.TwoSlotFile:
+        opened = files.TwoSlotFile(path, payload_bytes)
+        self._files.append(opened)
+        return opened
+
+    def close(self) -> None:
+        """Close both; may be called again."""
+        while self._files:
+            self._files.pop().close()
+
+
+def _ensure(path: pathlib.Path, payload: bytes) -> None:
+    """Make a missing file anew with number 0, which says "nothing is known"."""
+    if not path.exists():
+        files.TwoSlotFile.create(path, 0, payload)
+
+
+class Opened(NamedTuple):
+    """A log database that may be used."""
+
+    db: Rdict
+    contents: Contents
+
+
+def open_and_judge(directory: Directory, side: SideFiles, settings: Settings) -> Opened:
+    """Open the log, judge it and carry out the verdict; raises if it may not be used."""
+    directory.settle()
+    db, error = _open_strictly(directory, settings)
+    if db is None:
+        return _judge_copy(directory, side, settings, error)
+    try:
+        contents = _read(db, settings)
+        verdict = judge(_facts(directory, side, settings, contents, error=""))
+        _refuse_if_damaged(directory, verdict)
+        if verdict.judgement is Judgement.SUSPECT:
+            raise _suspect(directory, side, contents, verdict)
+    except BaseException:
+        db.close()
+        raise
+    return Opened(db, contents)
+
+
+def _open_strictly(directory: Directory, settings: Settings) -> tuple[Rdict | None, str]:
+    """The log, or why it does not open with absolute consistency."""
+    zeroed = zeroed_stretch(directory.log)
+    if zeroed:
+        return None, zeroed
+    try:
+        return open_database(directory.log, strict=True, write_buffer_bytes=settings.write_buffer_bytes), ""
+    except RefusedError as error:
+        return None, str(error)
+
+
+def _judge_copy(directory: Directory, side: SideFiles, settings: Settings, error: str) -> Opened:
+    """Read a refused log on a copy, up to its first damaged record; it may then take the log's place."""
+    files.copy_database(directory.log, directory.judged)
+    try:
+        contents, verdict = _read_and_judge(directory, side, settings, error)
+        _refuse_if_damaged(directory, verdict)
+    except DamagedStorage:
+        files.remove_tree(directory.judged)
+        raise
+    if verdict.judgement is Judgement.SUSPECT:
+        failure = _suspect(directory, side, contents, verdict)  # marked before the repaired log is used
+        directory.exchange()
+        raise failure
+    directory.exchange()
+    db = open_database(directory.log, strict=True, write_buffer_bytes=settings.write_buffer_bytes)
+    return Opened(db, contents)
+
+
+def _read_and_judge(
+    directory: Directory, side: SideFiles, settings: Settings, error: str
+) -> tuple[Contents, Verdict]:
+    try:
+        db = open_database(directory.judged, strict=False, write_buffer_bytes=settings.write_buffer_bytes)
+    except RefusedError as refused:
+        reason = f"the log database cannot be read at all: {refused}"
+        raise DamagedStorage(f"{directory.path}: {reason}") from refused
+    try:
+        contents = _read(db, settings)
+    finally:
+        db.close()
+    return contents, judge(_facts(directory, side, settings, contents, error=error))
+
+
+def _read(db: Rdict, settings: Settings) -> Contents:
+    contents = read_contents(db, settings.identity.groups, tail_bytes_max=settings.tail_bytes_max)
+    if contents.identity != pack_identity(settings.identity):
+        raise WrongDirectory(
+            f"the log database was made for {contents.identity!r}, its directory for {settings.identity}"
+        )
+    return contents
+
+
+def _facts(
+    directory: Directory, side: SideFiles, settings: Settings, contents: Contents, *, error: str
+) -> Facts:
+    return Facts(
+        opened_clean=not error,
+        error=error,
+        readable=True,
+        ring=contents.ring,
+        synced_number=side.synced_number,
+        ballots_number=side.ballots_number,
+        same_boot=settings.boot_id is not None and settings.boot_id == directory.remembered_boot(),
+        suspect_mark=directory.suspect_mark(),
+        groups=contents.facts(side.found_ballots),
+    )
+
+
+def _refuse_if_damaged(directory: Directory, verdict: Verdict) -> None:
+    if verdict.judgement is Judgement.DAMAGED:
+        raise DamagedStorage(
+            f"{directory.path}: {verdict.reason}. It had been synced, so others may count on it: this server"
+            " does not start from this directory. The others go on without it while they are a majority"
+        )
+
+
+def _suspect(directory: Directory, side: SideFiles, contents: Contents, verdict: Verdict) -> SuspectStorage:
+    """Mark the directory, so that no later start forgets it, and say what may be done."""
+    if not directory.suspect_mark():
+        directory.mark_suspect(verdict.reason)
+    if side.synced_number is None:
+        side.synced.store(max(contents.ring), sync=True)
+    return SuspectStorage(
+        f"{directory.path} is suspect: {verdict.reason}. Starting it could lose answered writes, so it does"
+        " not start; the others go on without it while they are a majority. If you know that nothing that"
+        " was synced is missing (the machine only lost power, and its disk keeps what it synced), remove"
+        f" {directory.suspect_file} to start it at your own risk"
+    )
