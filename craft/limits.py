@@ -77,3 +77,68 @@ class EngineLimits:
 
     leader_return_ms_max: int = 60_000
     """The bound of that wait, which doubles after each involuntary loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportLimits:
+    """Bounds of the connections between servers. Times are milliseconds, sizes bytes.
+
+    The same on every server of a cluster. `frame_bytes_max` must exceed `EngineLimits.append_bytes_max` plus
+    `entry_bytes_max` plus 64 KiB, and neither queue may be smaller than one frame.
+    """
+
+    frame_bytes_max: int = 4 * MIB
+    """One frame's payload. A longer claim is refused before it is buffered; a turn that has more sends several
+    frames. An urgent frame waits for at most one such frame that is already on its way."""
+
+    burst_bytes_max: int = 1 * MIB
+    """What the writer hands to the socket at once (at least one frame); then it looks for urgent frames again."""
+
+    send_queue_bytes_max: int = 64 * MIB
+    """Queued for one peer and not sent. Beyond it the link is dropped: the peer does not keep up."""
+
+    receive_queue_bytes_max: int = 64 * MIB
+    """Arrived and not yet handled, all peers together; beyond it the server's inbox lets readers wait."""
+
+    receive_bytes: int = 256 * KIB
+    """One read of a socket."""
+
+    connect_timeout_ms: int = 1000
+    """Resolving a name and connecting; a busy but living server accepts much faster."""
+
+    handshake_timeout_ms: int = 3000
+    """TLS and the exchange of Hello and Welcome; a half-open connection costs no more than this."""
+
+    handshakes_max: int = 64
+    """Incoming connections that have not yet said who they are; more are closed at once. Behind the handshake
+    each peer has one connection."""
+
+    silence_timeout_ms: int = 5000
+    """Sent and unacknowledged by the peer's kernel for this long, or nothing heard, probes included: the
+    connection is dead. The engine misses heartbeats long before; this one makes way for a new connection."""
+
+    reconnect_delay_ms_min: int = 20
+    """The first wait between attempts to connect; it doubles after each failure, and is jittered by half."""
+
+    reconnect_delay_ms_max: int = 1000
+    """The longest wait between attempts, and how long a connection must live to count as a stable one."""
+
+    complaint_interval_ms: int = 5000
+    """At most one warning of each kind is logged in this time; it says how many were not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Bounds of the listener for clients and administration. Times are milliseconds, sizes bytes."""
+
+    connections_max: int = 1024
+    """Connections at once; more are closed at once, with a reason. Each costs a task and a read buffer."""
+
+    requests_max: int = 1024
+    """Requests of one connection that are not yet answered; beyond it no more is read from that connection."""
+
+    request_bytes_max: int = 1 * MIB + 64 * KIB
+    """One request's payload, refused before it is buffered: the commands of a full entry and their envelope."""
+
+    request_timeout_ms: int = 10_000
+    """A request without an answer for this long is answered Unknown: it may or may not take effect."""

@@ -1,0 +1,268 @@
+"""What a server is told before it starts: a typed `Config`, and a TOML file with the same names.
+
+Knows the limits' dataclasses and nothing of what they limit.
+
+Invariants
+- A `Config` that exists is valid: each value was checked when it was made, also in relation to the others.
+- The file's keys are the fields' names, and nothing else: a new field or limit needs no code to be read.
+- Every error is a `ConfigError` that names the key (dotted, as in the file), the value, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from craft.config import toml
+from craft.config.addresses import Address, parse_address
+from craft.config.checks import Relation, check_ranges, check_types
+from craft.errors import ConfigError
+from craft.limits import KIB, ClientLimits, EngineLimits, TransportLimits
+from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
+
+__all__ = ["RELATIONS", "SERVERS_MAX", "Address", "Config", "TlsConfig", "parse_address"]
+
+SERVERS_MAX = 64
+"""Servers of one cluster. Every leader sends to all of them; more is a mistake."""
+
+GROUPS_MIN_DEFAULT = 3
+"""Groups of a small cluster, unless told otherwise: so that it can grow and still spread its leaders."""
+
+CLUSTER_NAME_MAX = 64
+"""Characters of a cluster's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Certificates (PEM). Both ends of a connection between servers show theirs and check the other's."""
+
+    cert_file: Path
+    """This server's certificate and what leads to the authority. Good for client and for server use."""
+
+    key_file: Path
+    """Its private key, unencrypted: protect it by the file's permissions."""
+
+    ca_file: Path
+    """Who may sign the others' certificates: an authority of this cluster, never a public one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One server's configuration. Checked when it is made: raises ConfigError.
+
+    Relative paths in a file are relative to the file's directory; in Python, to the working directory.
+    """
+
+    cluster: str
+    """The cluster's name. Servers of another cluster are refused in the handshake."""
+
+    server_id: int
+    """Which of `servers` this one is. It belongs to the data directory for ever."""
+
+    servers: dict[int, str]
+    """Every server's id, and the `host:port` at which the others reach it. The same on all servers."""
+
+    groups: int | None = None
+    """Raft groups, each with a leader of its own; the same on all servers, and fixed when the cluster is
+    created. Without it: as many as servers, and at least 3."""
+
+    data_dir: Path | None = None
+    """This server's directory. Without it everything is kept in memory: *nothing survives this process*, and
+    a server that comes back without its memory can lose answered writes. For tests."""
+
+    listen: str | None = None
+    """Where to listen for the other servers. Without it: this server's own address in `servers`."""
+
+    client_listen: str | None = None
+    """Where to listen for clients and `craft status`; port 0 takes any free one. Without it: nowhere."""
+
+    insecure_listen: bool = False
+    """Listen beyond loopback without TLS: whoever reaches the port can write. For closed networks only."""
+
+    apply_in_thread: bool = False
+    """Call the state machine in a worker thread: for one whose `apply_batch` computes long or blocks."""
+
+    tls: TlsConfig | None = None
+    """Certificates for connections between servers. Without it: plain TCP, on loopback only."""
+
+    engine: EngineLimits = field(default_factory=EngineLimits)
+    """Bounds of the protocol. The same on all servers."""
+
+    transport: TransportLimits = field(default_factory=TransportLimits)
+    """Bounds of the connections between servers. The same on all servers."""
+
+    clients: ClientLimits = field(default_factory=ClientLimits)
+    """Bounds of the listener for clients."""
+
+    def __post_init__(self) -> None:
+        """Check at once: an invalid Config never exists."""
+        self.check()
+
+    @property
+    def group_count(self) -> int:
+        """Raft groups, with the default."""
+        return self.groups if self.groups is not None else max(GROUPS_MIN_DEFAULT, len(self.servers))
+
+    @property
+    def advertised(self) -> dict[ServerId, Address]:
+        """Where the servers reach each other, by id in rising order."""
+        return {peer: parse_address(f"servers.{peer}", self.servers[peer]) for peer in sorted(self.servers)}
+
+    @property
+    def listen_address(self) -> Address:
+        """Where to listen for the other servers."""
+        if self.listen is None:
+            return self.advertised[self.server_id]
+        return parse_address("listen", self.listen)
+
+    @property
+    def client_listen_address(self) -> Address | None:
+        """Where to listen for clients, or None: nowhere. Port 0 stands for any free one."""
+        if self.client_listen is None:
+            return None
+        return parse_address("client_listen", self.client_listen, any_port=True)
+
+    def check(self) -> None:
+        """Raise ConfigError for the first value that is wrong by itself or in relation to another."""
+        check_types(self)
+        check_ranges(self)
+        _check_cluster(self)
+        _check_own_addresses(self)
+        _check_doors(self)
+        for relation in RELATIONS:
+            relation.check(self)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a TOML file. Raises ConfigError, whose message opens with the file's name."""
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read: {error}") from error
+        try:
+            return cls.from_toml(text, directory=file.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
+
+    @classmethod
+    def from_toml(cls, text: str, *, directory: Path = Path()) -> Self:
+        """Read TOML text; relative paths in it are relative to `directory`. Raises ConfigError."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"not valid TOML: {error}") from error
+        toml.refuse_unknown_keys(cls, table)
+        return cls(**toml.arguments(cls, table, directory))
+
+    def to_toml(self) -> str:
+        """A file's text from which `from_toml` makes an equal Config; defaults are left out."""
+        return toml.dump(self)
+
+
+# -- what belongs together -------------------------------------------------------------------------
+
+
+def _check_cluster(config: Config) -> None:
+    """The cluster has a name, servers with ids, this one among them, and groups."""
+    name = config.cluster
+    if not 1 <= len(name) <= CLUSTER_NAME_MAX or not name.isprintable():
+        raise ConfigError(
+            f"cluster: {name!r} is not allowed; allowed: 1 to {CLUSTER_NAME_MAX} printable characters"
+        )
+    if not 1 <= len(config.servers) <= SERVERS_MAX:
+        raise ConfigError(f"servers: has {len(config.servers)} servers; allowed: 1 to {SERVERS_MAX}")
+    for peer in config.servers:
+        if not 1 <= peer <= SERVER_ID_MAX:
+            raise ConfigError(f"servers.{peer}: {peer} is not a server id; allowed: 1 to {SERVER_ID_MAX}")
+    if config.server_id not in config.servers:
+        known = ", ".join(str(peer) for peer in sorted(config.servers))
+        raise ConfigError(f"server_id: {config.server_id} is not allowed; allowed: one of servers ({known})")
+    if not 1 <= config.group_count <= GROUPS_MAX:
+        raise ConfigError(f"groups: {config.groups} is not allowed; allowed: 1 to {GROUPS_MAX}")
+
+
+def _check_own_addresses(config: Config) -> None:
+    """Every server has an address of its own."""
+    owners: dict[Address, ServerId] = {}
+    for peer, address in config.advertised.items():
+        owner = owners.setdefault(address, peer)
+        if owner != peer:
+            raise ConfigError(
+                f"servers.{peer}: '{address}' is server {owner}'s address too; allowed: one of its own"
+            )
+
+
+def _check_doors(config: Config) -> None:
+    """No door stands open by accident.
+
+    The clients' listener speaks plain TCP: the servers' certificates do not close that one.
+    """
+    doors = {"listen": (config.listen_address, config.tls is not None)}
+    if config.client_listen_address is not None:
+        doors["client_listen"] = (config.client_listen_address, False)
+    for key, (address, closed) in doors.items():
+        if not (address.loopback or closed or config.insecure_listen):
+            tls = "tls, " if key == "listen" else ""
+            raise ConfigError(
+                f"{key}: '{address}' is open beyond this machine, for anyone to write; allowed: {tls}"
+                "a loopback address, or insecure_listen = true in a closed network"
+            )
+
+
+FRAME_ROOM_BYTES = 64 * KIB
+"""What a frame or request carries beside commands: heads of messages, and heartbeats of all groups."""
+
+RELATIONS = (
+    Relation(
+        ("engine.heartbeat_interval_ms",),
+        "engine.election_timeout_ms_min",
+        "so that two lost heartbeats start no election",
+        factor=3,
+    ),
+    Relation(
+        ("engine.append_bytes_max",),
+        "engine.inflight_bytes_max",
+        "so that the window holds a whole append",
+    ),
+    Relation(
+        ("engine.entry_bytes_max",),
+        "engine.proposals_bytes_max",
+        "so that the largest call can be taken at all",
+    ),
+    Relation(
+        ("engine.entry_bytes_max",),
+        "engine.forwarded_bytes_max",
+        "so that the largest call can be forwarded at all",
+    ),
+    Relation(
+        ("engine.entry_bytes_max",),
+        "engine.unmerged_bytes_max",
+        "so that one full entry that waits for another group stops no leader",
+    ),
+    Relation(
+        ("engine.append_bytes_max", "engine.entry_bytes_max"),
+        "transport.frame_bytes_max",
+        "so that the largest message fits in a frame",
+        margin=FRAME_ROOM_BYTES,
+    ),
+    Relation(
+        ("transport.frame_bytes_max",),
+        "transport.send_queue_bytes_max",
+        "so that one frame alone does not drop the link",
+    ),
+    Relation(
+        ("transport.frame_bytes_max",),
+        "transport.receive_queue_bytes_max",
+        "so that one frame alone does not stop the readers",
+    ),
+    Relation(
+        ("engine.entry_bytes_max",),
+        "clients.request_bytes_max",
+        "so that a client may send what a call inside a server may",
+        margin=FRAME_ROOM_BYTES,
+    ),
+)
+"""What must hold between two limits, beside the pairs that their names tell (`x_min`, `x`, `x_max`)."""

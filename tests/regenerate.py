@@ -1,0 +1,135 @@
+"""`python -m tests.regenerate`: write the generated parts of the docs anew; a test fails where they are old.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the prose around it is by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from craft.config import RELATIONS, Config, TlsConfig
+from craft.config.checks import limit_pairs, plain, unit_range
+from craft.limits import ClientLimits, EngineLimits, TransportLimits
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TABLES: Mapping[str, type] = {
+    "": Config,
+    "tls.": TlsConfig,
+    "engine.": EngineLimits,
+    "transport.": TransportLimits,
+    "clients.": ClientLimits,
+}
+
+
+# -- the reference of the configuration ------------------------------------------------------------
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """The sentences that stand below each field of a class."""
+    docs, name = {}, ""
+    [body] = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    for statement in body.body:
+        if isinstance(statement, ast.AnnAssign):
+            name = ast.unparse(statement.target)
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and name:
+            docs[name] = " ".join(str(statement.value.value).split())
+            name = ""
+        else:
+            name = ""
+    return docs
+
+
+def unit(name: str, kind: type) -> str:
+    """The unit at the end of a name, as a word."""
+    if kind is not int or unit_range(name) is None:
+        return ""
+    stem = re.sub(r"_(min|max)$", "", name)
+    return "ms" if stem.endswith("_ms") else "bytes" if stem.endswith("_bytes") else "count"
+
+
+def default(item: Field[Any]) -> str:
+    """A field's default, as TOML writes it; sizes also in KiB or MiB."""
+    if item.default is MISSING:
+        return "required"
+    if item.default is None:
+        return "none"
+    if isinstance(item.default, bool):
+        return f"`{str(item.default).lower()}`"
+    for size, name in ((1024 * 1024, "MiB"), (1024, "KiB")):
+        if "_bytes" in item.name and item.default % size == 0:
+            return f"`{item.default}` ({item.default // size} {name})"
+    return f"`{item.default}`"
+
+
+def keys_table(prefix: str) -> str:
+    """One table of the file: a row for each key that is not a table itself."""
+    kind = TABLES[prefix]
+    docs = attribute_docs(kind)
+    rows = ["| Key | Default | Unit | What for |", "|---|---|---|---|"]
+    for item in fields(kind):
+        annotation = inspect.get_annotations(kind, eval_str=True)[item.name]
+        if not is_dataclass(plain(annotation)):
+            cells = (f"`{prefix}{item.name}`", default(item), unit(item.name, annotation), docs[item.name])
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def relations_list() -> str:
+    """What must hold between limits: by the table in the code, and by names."""
+    lines = [f"- `{item.bound} <= {item.greater}`, {item.reason}." for item in RELATIONS]
+    for prefix, kind in TABLES.items():
+        pairs = limit_pairs([item.name for item in fields(kind)])
+        lines += [f"- `{prefix}{lesser} <= {prefix}{greater}`." for lesser, greater in pairs]
+    return "\n".join(lines)
+
+
+GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "docs/reference/configuration.md": {
+        "keys": lambda: keys_table(""),
+        "tls": lambda: keys_table("tls."),
+        "engine": lambda: keys_table("engine."),
+        "transport": lambda: keys_table("transport."),
+        "clients": lambda: keys_table("clients."),
+        "relations": relations_list,
+    },
+}
+"""File → part → what makes its text."""
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def regenerated(path: str) -> str:
+    """A file's text with its generated parts made anew. Each known part must stand in it once."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, make in GENERATED[path].items():
+        opening, closing = f"<!-- generated: {name} -->", "<!-- end -->"
+        assert text.count(opening) == 1, f"{path} must have {opening} once"
+        before, _, rest = text.partition(opening)
+        _, found, after = rest.partition(closing)
+        assert found, f"{path}: {opening} has no {closing}"
+        text = f"{before}{opening}\n{make()}\n{closing}{after}"
+    return text
+
+
+def main() -> int:
+    """Write every file whose generated parts are old; say which."""
+    for path in GENERATED:
+        text = regenerated(path)
+        if text != (ROOT / path).read_text(encoding="utf-8"):
+            (ROOT / path).write_text(text, encoding="utf-8")
+            print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
