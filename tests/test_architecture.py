@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = """
-0  errors limits < types < messages quorum < ready
+0  errors limits < types < messages quorum state_machine < ready
 
 1  raft.log raft.progress < raft.state < raft.election < raft.replication \
      < raft.snapshots < raft.membership < raft.invariants < raft.core < raft
