@@ -1,6 +1,6 @@
 """Structured, rate-limited logging through the standard library.
 
-Floor 4, lowest step. Loggers bear their modules' names (`getLogger(__name__)`); craft adds no handler.
+Below the adapters, which log too. Loggers bear their modules' names; craft adds no handler.
 
 - A line reads `message key=value key=value`; a handler that wants more finds `record.event` (the message
   alone) and `record.fields` (the values as they are).
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +56,8 @@ def event(
 class RateLimited:
     """Logs an event of one kind at most once an interval; the next one says how many were left out between.
 
-    `key` tells kinds apart: usually what happened and to whom. Time is measured by `monotonic_s`.
+    `key` tells kinds apart: usually what happened and to whom. Under Trio, `monotonic_s` is
+    `trio.current_time`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RateLimited:
         logger: logging.Logger,
         *,
         interval_ms: int,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float],
     ) -> None:
         self._logger = logger
         self._interval_s = interval_ms / 1000

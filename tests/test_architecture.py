@@ -31,12 +31,13 @@ FLOORS = """
 1  wire/
 
 2  engine/
+2  logs
 
 3  storage < storage.memory/ storage.rocks/
 3  transport < transport.memory/ transport.tcp/
 3  clock < clock.system clock.manual clock.ntp/
 
-4  logs < config/ stats < server/ < listener/ < client/ < cli/ < craft
+4  config/ stats < server/ < listener/ < client/ < cli/ < craft
 """
 """A line is a floor's number and a room. A module imports from lower floors and, inside its own room, from
 further left of a `<`; never from above, beside it, or another room of its floor. Names are below `craft.`
