@@ -88,11 +88,11 @@ class TransportLimits:
     """
 
     frame_bytes_max: int = 4 * MIB
-    """One frame's payload. A longer claim is refused before it is buffered; a turn that has more sends several
+    """One frame's payload. A longer claim is refused before it is buffered; a turn with more sends several
     frames. An urgent frame waits for at most one such frame that is already on its way."""
 
     burst_bytes_max: int = 1 * MIB
-    """What the writer hands to the socket at once (at least one frame); then it looks for urgent frames again."""
+    """What the writer hands to the socket at once, at least one frame; then urgent frames may overtake."""
 
     send_queue_bytes_max: int = 64 * MIB
     """Queued for one peer and not sent. Beyond it the link is dropped: the peer does not keep up."""

@@ -1,0 +1,278 @@
+"""Frames between servers: the table of messages, their fields, and both directions.
+
+Invariants
+- Whatever the bytes, `decode_frame` returns a frame whose every field is of its type and range, or raises
+  `WireError` (`DamagedEntry` for a log record). Nothing else, so a wrong peer cannot reach an assert.
+- An entry travels as the very record that its leader encoded, with its own checksum (PROTOCOL 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from craft.errors import InvariantViolation, WireError
+from craft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Fetch,
+    FetchResult,
+    Forward,
+    ForwardRefused,
+    Frame,
+    GroupReport,
+    Heartbeats,
+    Message,
+    ReadQuery,
+    ReadReport,
+    RequestVote,
+    RequestVoteResult,
+    TimeoutNow,
+)
+from craft.types import GROUPS_MAX, Configuration, Entry, Place, Proposal, decode_entry
+from craft.wire.fields import (
+    SERVERS_MAX,
+    Check,
+    Wrong,
+    a_flag,
+    a_group,
+    a_number,
+    a_server,
+    an_array,
+    array_of,
+    checked,
+    commits,
+    group_terms,
+    group_terms_or_none,
+    record_of,
+    servers,
+    shown,
+    some_bytes,
+)
+from craft.wire.framing import ITEMS_MAX, PREFIX_BYTES, Payload, framed, unpack
+
+# The one table of codes. A code is never reused for another meaning.
+CODES: dict[type[Any], int] = {
+    RequestVote: 1,
+    RequestVoteResult: 2,
+    AppendEntries: 3,
+    AppendAccepted: 4,
+    AppendRejected: 5,
+    TimeoutNow: 6,
+    Heartbeats: 7,
+    Fetch: 8,
+    FetchResult: 9,
+    Forward: 10,
+    ForwardRefused: 11,
+    ReadQuery: 12,
+    ReadReport: 13,
+}
+
+_place = record_of(Place, a_number, a_number)
+_configuration = record_of(Configuration, servers, servers, servers)
+_report = record_of(GroupReport, _place, _place, _place, _configuration)
+_proposal = record_of(Proposal, a_server, a_number, a_number, a_number, a_number, some_bytes)
+_records = array_of(some_bytes, ITEMS_MAX)
+
+
+def _reports(value: Any, groups: int) -> tuple[GroupReport, ...]:
+    reports: tuple[GroupReport, ...] = array_of(_report, groups)(value, groups)
+    return reports
+
+
+# What each field must be, in the order of the message's own fields.
+_CHECKS: dict[type[Any], tuple[Check, ...]] = {
+    RequestVote: (a_group, a_number, a_number, a_number, a_flag, a_flag),
+    RequestVoteResult: (a_group, a_number, a_flag, a_flag),
+    AppendEntries: (a_group, a_number, a_number, a_number, a_number, _records),
+    AppendAccepted: (a_group, a_number, a_number, a_number),
+    AppendRejected: (a_group, a_number, a_number, a_number, a_number),
+    TimeoutNow: (a_group, a_number),
+    Heartbeats: (a_number, group_terms_or_none, a_number, group_terms),
+    Fetch: (a_group, a_number),
+    FetchResult: (a_group, _records),
+    Forward: (a_group, array_of(_proposal, ITEMS_MAX)),
+    ForwardRefused: (a_group, array_of(a_number, ITEMS_MAX)),
+    ReadQuery: (a_number,),
+    ReadReport: (a_number, _reports),
+}
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+def _decode_entries(
+    name: str, group: int, records: Sequence[bytes], before: Place | None
+) -> tuple[Entry, ...]:
+    """Every record by its own checksum, and all of them as a run of one log.
+
+    Raft 5.3 appends them behind `before` without a gap, and stamps rise (PROTOCOL 2). The core asserts both,
+    and a wrong peer must not reach an assert.
+    """
+    entries = tuple([decode_entry(group, record) for record in records])
+    if not entries:
+        return entries
+    place = Place(0, entries[0].index - 1) if before is None else before
+    timestamp = -1
+    for at, entry in enumerate(entries):
+        found = (entry.index, entry.term, entry.timestamp)
+        if not (found[0] == place.index + 1 and found[1] >= place.term and found[2] > timestamp):
+            raise WireError(
+                f"{name}.entries[{at}] has (index, term, timestamp) {found}; allowed is"
+                f" index {place.index + 1}, term {place.term} or more, timestamp above {timestamp}"
+            )
+        place, timestamp = Place(entry.term, entry.index), entry.timestamp
+    return entries
+
+
+def _finish_append_entries(fields: list[Any]) -> AppendEntries:
+    group, term, prev_index, prev_term, commit_index, records = fields
+    entries = _decode_entries("AppendEntries", group, records, Place(prev_term, prev_index))
+    if entries and entries[-1].term > term:
+        raise WireError(
+            f"AppendEntries.entries reach term {entries[-1].term}; allowed is its own term {term}"
+        )
+    return AppendEntries(group, term, prev_index, prev_term, commit_index, entries)
+
+
+def _finish_fetch_result(fields: list[Any]) -> FetchResult:
+    group, records = fields
+    return FetchResult(group, _decode_entries("FetchResult", group, records, None))
+
+
+_FINISH: dict[type[Any], Callable[[list[Any]], Message]] = {
+    AppendEntries: _finish_append_entries,
+    FetchResult: _finish_fetch_result,
+}
+
+
+class _Kind(NamedTuple):
+    """All that decoding needs to know of one message type."""
+
+    name: str
+    names: tuple[str, ...]
+    checks: tuple[Check, ...]
+    finish: Callable[[list[Any]], Message]
+
+
+def _kind(message_type: Any) -> _Kind:
+    checks, names = _CHECKS[message_type], message_type._fields
+    assert len(checks) == len(names), message_type
+    return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, message_type._make))
+
+
+_KINDS = {code: _kind(message_type) for message_type, code in CODES.items()}
+
+
+def _decode_message(value: Any, groups: int) -> Message:
+    code = value[0] if type(value) is tuple and value else None
+    kind = _KINDS.get(code) if type(code) is int else None
+    if kind is None:
+        allowed = f"an array that begins with a code 1 … {max(_KINDS)}"
+        raise WireError(f"a message is {shown(value)}; allowed is {allowed}")
+    try:
+        fields = checked(kind.names, kind.checks, value[1:], groups)
+    except Wrong as wrong:
+        raise wrong.named(kind.name) from None
+    return kind.finish(fields)
+
+
+def _decode_messages(value: Any, groups: int) -> tuple[Message, ...]:
+    return tuple([_decode_message(item, groups) for item in an_array(value, ITEMS_MAX)])
+
+
+_FRAME_CHECKS: tuple[Check, ...] = (
+    a_number,
+    a_number,
+    a_number,
+    a_number,
+    array_of(a_server, SERVERS_MAX),
+    commits,
+    _decode_messages,
+)
+
+
+def decode_frame(payload: Payload, *, groups: int = GROUPS_MAX) -> Frame:
+    """A peer's frame from its payload, every field checked; `groups` is how many groups the cluster has.
+
+    Raises WireError, which names message, field, value and what is allowed, or DamagedEntry.
+    """
+    items_max = min(ITEMS_MAX, len(payload))
+    value = unpack("a frame", payload, max_array_len=items_max, max_map_len=0, max_str_len=0)
+    try:
+        return Frame._make(checked(Frame._fields, _FRAME_CHECKS, value, groups))
+    except Wrong as wrong:
+        raise wrong.named("Frame") from None
+
+
+# -- encoding -------------------------------------------------------------------------------------
+
+
+def _pack_plain(message: Any) -> tuple[Any, ...]:
+    return (CODES[type(message)], *message)
+
+
+def _pack_records(message: Any) -> tuple[Any, ...]:
+    return (CODES[type(message)], *message[:-1], [entry.record for entry in message.entries])
+
+
+def _pack_report(message: ReadReport) -> tuple[Any, ...]:
+    reports = [(*report[:-1], [sorted(part) for part in report.configuration]) for report in message.groups]
+    return (CODES[ReadReport], message.round, reports)
+
+
+_PACK: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
+    AppendEntries: _pack_records,
+    FetchResult: _pack_records,
+    ReadReport: _pack_report,
+}
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """A frame as it goes onto the wire, prefix included. Entries go as the records they already are."""
+    messages = [_PACK.get(type(message), _pack_plain)(message) for message in frame.messages]
+    return framed(msgpack.packb((*frame[:-1], messages)))
+
+
+def encode_frames(frame: Frame, frame_bytes_max: int) -> list[bytes]:
+    """As `encode_frame`, in as many frames as it takes for each payload to keep the limit.
+
+    Each repeats the header, and their messages keep their order.
+
+    Raises InvariantViolation where one message alone exceeds it: no peer would ever take that one.
+    """
+    encoded = encode_frame(frame)
+    size = len(encoded) - PREFIX_BYTES
+    if size <= frame_bytes_max:
+        return [encoded]
+    parts = _parts(frame.messages)
+    if len(parts) < 2:
+        name = type(frame.messages[0]).__name__ if frame.messages else "header"
+        raise InvariantViolation(f"one {name} makes a frame of {size} bytes; allowed are {frame_bytes_max}")
+    frames = (frame._replace(messages=part) for part in parts)
+    return [one for part in frames for one in encode_frames(part, frame_bytes_max)]
+
+
+def _parts(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
+    """The two halves, which mean the same in this order; fewer where nothing can be divided."""
+    if len(messages) > 1:
+        middle = len(messages) // 2
+        return [messages[:middle], messages[middle:]]
+    return [
+        (Forward(message.group, half),)
+        for message in messages
+        if isinstance(message, Forward)
+        for half in _proposal_halves(message.proposals)
+    ]
+
+
+def _proposal_halves(proposals: tuple[Proposal, ...]) -> list[tuple[Proposal, ...]]:
+    middle = len(proposals) // 2
+    return [half for half in (proposals[:middle], proposals[middle:]) if half]
+
+
+def is_urgent(frame: Frame) -> bool:
+    """May this frame overtake others? Only heartbeats may, and a bare header (PROTOCOL 11)."""
+    return all(type(message) is Heartbeats for message in frame.messages)
