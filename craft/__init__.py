@@ -1,1 +1,87 @@
-"""craft: replicated state machines with many leaders and one merged log."""
+"""craft: replicated state machines with many leaders and one merged log.
+
+Every server runs several Raft groups and leads one of them; each leader stamps its entries with its clock;
+each server merges the committed entries of all groups by timestamp into one log and feeds it to the state
+machine. So every server takes writes, and all apply the same commands in the same order, linearizably. Clocks
+decide only how long one waits.
+
+    class Counter:
+        def __init__(self) -> None:
+            self.value = 0
+
+        def apply_batch(self, batch: craft.Batch) -> list[int]:
+            return [self.add(int(command)) for command in batch]
+        ...
+
+    async with craft.open_server(craft.Config.load("server.toml"), Counter()) as server:
+        print(await server.propose(b"5"))
+
+These are the public names; everything else may change between versions.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from craft.clock import Clock
+from craft.clock.manual import ManualClock
+from craft.clock.system import SystemClock
+from craft.config import Config, TlsConfig
+from craft.errors import (
+    ApplyFailed,
+    CommandTooLarge,
+    ConfigError,
+    CraftError,
+    DamagedStorage,
+    FatalError,
+    NotReady,
+    Overloaded,
+    Rejected,
+    RemoteError,
+    SessionTaken,
+    StorageFailed,
+    SuspectStorage,
+    Unknown,
+    WrongDirectory,
+)
+from craft.limits import ClientLimits, EngineLimits, TransportLimits
+from craft.server import Server, open_server
+from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
+from craft.transport.memory import MemoryNetwork
+
+try:
+    __version__ = version("craft-consensus")
+except PackageNotFoundError:  # running from a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ApplyFailed",
+    "Batch",
+    "ClientLimits",
+    "Clock",
+    "CommandTooLarge",
+    "Config",
+    "ConfigError",
+    "CraftError",
+    "DamagedStorage",
+    "EngineLimits",
+    "FatalError",
+    "ManualClock",
+    "MemoryNetwork",
+    "NotReady",
+    "Overloaded",
+    "Queryable",
+    "Rejected",
+    "RemoteError",
+    "Server",
+    "SessionTaken",
+    "Snapshots",
+    "StateMachine",
+    "StorageFailed",
+    "SuspectStorage",
+    "SystemClock",
+    "TlsConfig",
+    "TransportLimits",
+    "Unknown",
+    "WrongDirectory",
+    "__version__",
+    "open_server",
+]

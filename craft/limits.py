@@ -28,7 +28,10 @@ class EngineLimits:
     """After a refused reconnect, candidates wait their rank times this: a busy round trip."""
 
     entry_bytes_max: int = 1 * MIB
-    """One entry's commands, and so one call of `propose_many`: a turn copies and hashes at most this at a time."""
+    """One entry's commands, and so one call of `propose_many`.
+
+    A turn copies and hashes at most this at a time.
+    """
 
     append_bytes_max: int = 2 * MIB
     """Entries in one AppendEntries or FetchResult (at least one entry is always sent)."""
@@ -135,10 +138,16 @@ class ClientLimits:
     """Connections at once; more are closed at once, with a reason. Each costs a task and a read buffer."""
 
     requests_max: int = 1024
-    """Requests of one connection that are not yet answered; beyond it no more is read from that connection."""
+    """Requests of one connection that are not yet answered.
+
+    Beyond it no more is read from that connection.
+    """
 
     request_bytes_max: int = 1 * MIB + 64 * KIB
-    """One request's payload, refused before it is buffered: the commands of a full entry and their envelope."""
+    """One request's payload, refused before it is buffered.
+
+    The commands of a full entry and their envelope.
+    """
 
     request_timeout_ms: int = 10_000
     """A request without an answer for this long is answered Unknown: it may or may not take effect."""

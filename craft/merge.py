@@ -1,16 +1,16 @@
 """The merge: committed entries of all groups, put into one order by `(timestamp, group)`.
 
-Knows: per group the entries that are committed and durable here, in the group's own order. Must not know: roles, terms,
-clocks, sessions.
+Knows: per group the entries that are committed and durable here, in the group's own order. Must not know:
+roles, terms, clocks, sessions.
 
 Invariants
-- `closed[g]` is the timestamp of the last entry of `g` that was extended, and nothing else raises it (PROTOCOL 3): no
-  uncommitted entry, no silence, no clock.
-- What has been drained is never preceded by what is drained later: whatever the order of `extend` calls across groups, the
-  sequences that two mergers drain are prefixes of one another.
+- `closed[g]` is the timestamp of the last entry of `g` that was extended, and nothing else raises it
+  (PROTOCOL 3): no uncommitted entry, no silence, no clock.
+- What has been drained is never preceded by what is drained later: whatever the order of `extend` calls
+  across groups, the sequences that two mergers drain are prefixes of one another.
 
-Reference: PROTOCOL 3. Concatenating runs in group order and one stable sort beats a heap: the runs are found, and stability is the
-tie-break by group.
+Reference: PROTOCOL 3. Concatenating runs in group order and one stable sort beats a heap: the runs are found,
+and stability is the tie-break by group.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Merger:
         self._first: Timestamp | None = None  # the least timestamp held back
 
     def extend(self, group: GroupId, entries: tuple[Entry, ...]) -> None:
-        """The next entries of a group, committed and durable here. Entries that are no commands only close."""
+        """The next entries of a group, committed and durable here.
+
+        Entries that are no commands only close.
+        """
         queue = self._queues[group]
         closed = self.closed[group]
         for entry in entries:

@@ -1,7 +1,7 @@
 """What servers say to each other: one class a message, one `Frame` a peer and turn.
 
-Floor 0. Every class is a tuple, so that it packs as a msgpack array as it is (`craft/wire.py` has the table of
-types). A message names its group where it concerns one; messages without one concern all groups.
+Floor 0. Every class is a tuple, so that it packs as a msgpack array as it is (`craft/wire.py` has the table
+of types). A message names its group where it concerns one; messages without one concern all groups.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Heartbeats(NamedTuple):
     """All that a server has to say for its groups when it has nothing to say.
 
     `leads` lists `(group, term)` that the sender leads; None repeats the list known as `version`.
-    `ack_version` is the last list taken from the receiver, less those in `refused`, whose higher `(group, term)` is named.
+    `ack_version` is the last list taken from the receiver, less those in `refused`, whose higher `(group,
+    term)` is named.
     """
 
     version: int
@@ -152,9 +153,9 @@ class Frame(NamedTuple):
     """Everything that one server sends to one peer in one turn.
 
     `clock` is the sender's clock, `sent` its monotonic time, both in ns, at sending; `echo` is the newest
-    `sent` that it has from the receiver (0: none yet), so the receiver can carry `clock` forward from its own send
-    time (PROTOCOL 2). `demand` is PROTOCOL 3; `links` are the peers that the sender hears directly; `commits`
-    are `(group, index, term)` known committed (PROTOCOL 9).
+    `sent` that it has from the receiver (0: none yet), so the receiver can carry `clock` forward from its own
+    send time (PROTOCOL 2). `demand` is PROTOCOL 3; `links` are the peers that the sender hears directly;
+    `commits` are `(group, index, term)` known committed (PROTOCOL 9).
     """
 
     clock: Timestamp

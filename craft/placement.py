@@ -1,11 +1,12 @@
-"""Where leaders belong: groups spread evenly over servers, and return to their preferred server once it looks well.
+"""Where leaders belong: spread evenly over servers, each with a preferred one to return to.
 
-Knows: preferences, how long a preferred server has looked well, how often it lost a group. Must not know: logs, messages.
+Knows: preferences, how long a preferred server has looked well, how often it lost a group. Must not know:
+logs, messages.
 
 Invariants
 - A group's preferred server is a function of the voters and the group alone: all servers agree on it.
-- A server gets a group back only after it looked well without a break for the group's back-off, which doubles after each involuntary loss
-  (PROTOCOL 9, †: else a cut link makes leadership flap).
+- A server gets a group back only after it looked well without a break for the group's back-off, which doubles
+  after each involuntary loss (PROTOCOL 9, †: else a cut link makes leadership flap).
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ class Placement:
 
     @staticmethod
     def rank(group: GroupId, server: ServerId, voters: Iterable[ServerId], gone: ServerId) -> int:
-        """A survivor's turn to stand after `gone` died: rotated by group, so that survivors share the groups."""
+        """A survivor's turn to stand after `gone` died.
+
+        Rotated by group, so that survivors share the groups.
+        """
         ranked = sorted(set(voters) - {gone})
         return (ranked.index(server) - group) % len(ranked) if server in ranked else len(ranked)
 
     def leader_seen(self, group: GroupId, leader: ServerId, *, preferred: ServerId, voluntary: bool) -> None:
-        """A leader is known. If the preferred server lost the group against its will, it waits longer next time."""
+        """A leader is known. A preferred server that lost it against its will waits longer next time."""
         before = self._last_leader.get(group)
         self._last_leader[group] = leader
         if leader != before:

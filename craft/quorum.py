@@ -3,7 +3,8 @@
 Knows: configurations and what each server has reached. Must not know: terms, logs, time.
 
 Invariants
-- While a configuration is joint, everything needs a majority of the new *and* of the old voters (dissertation 4.3).
+- While a configuration is joint, everything needs a majority of the new *and* of the old voters (dissertation
+  4.3).
 - A server that is unheard counts for nothing; a server that is no voter counts for nothing.
 
 Reference: Raft dissertation 4.3; PROTOCOL 1, 2, 6.
@@ -36,7 +37,10 @@ def _reached(voters: frozenset[ServerId], values: Mapping[ServerId, int], unhear
 
 
 def reached(configuration: Configuration, values: Mapping[ServerId, int], *, unheard: int = 0) -> int:
-    """The greatest value that a majority (both, while joint) has reached; a missing server reached `unheard`."""
+    """The greatest value that a majority (both, while joint) has reached.
+
+    A missing server reached `unheard`.
+    """
     assert configuration.voters, "a group without voters decides nothing"
     value = _reached(configuration.voters, values, unheard)
     if configuration.outgoing:

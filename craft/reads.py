@@ -1,15 +1,18 @@
 """Leaderless quorum reads: from any server, linearizable, with no leader, no lease and no clock.
 
-Knows: the reports of one round at a time, and the targets that completed rounds wait for. Must not know: logs, sockets.
+Knows: the reports of one round at a time, and the targets that completed rounds wait for. Must not know:
+logs, sockets.
 
 Invariants
-- A read that arrives after a round was sent takes the next round; each round has a fresh id, so a late report counts for nothing.
-- A round completes when, for every group, the *latest configuration named by the reader's own log or by any report* has its majority
-  among those who reported (both, while joint). A majority of the reader's own, outdated configuration would read stale (†).
+- A read that arrives after a round was sent takes the next round; each round has a fresh id, so a late report
+  counts for nothing.
+- A round completes when, for every group, the *latest configuration named by the reader's own log or by any
+  report* has its majority among those who reported (both, while joint). A majority of the reader's own,
+  outdated configuration would read stale (†).
 - The target of a group is the greatest last command reported, term first.
 
-Why it is linearizable: a committed entry is on a majority, so every answered write is reported; a reported entry that was overwritten is passed
-as soon as the next leader's no-op commits. Reference: PROTOCOL 6.
+Why it is linearizable: a committed entry is on a majority, so every answered write is reported; a reported
+entry that was overwritten is passed as soon as the next leader's no-op commits. Reference: PROTOCOL 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Ready`: the one value in which the engine says what must happen, for all groups of a server.
 
-Floor 0. The driver (the Trio shell, the simulator, a test) carries it out in any order; messages that
-must wait for a write are held back by the engine itself until `Engine.persisted`, so no driver can get that wrong.
+Floor 0. The driver (the Trio shell, the simulator, a test) carries it out in any order; messages that must
+wait for a write are held back by the engine itself until `Engine.persisted`, so no driver can get that wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from craft.types import EntryKind, GroupId, Index, Position, ServerId, Timestamp
 
 
 class Request(NamedTuple):
-    """One request of a merged entry that takes effect. `token` is the caller's, where this server is the origin."""
+    """One request of a merged entry that takes effect.
+
+    `token` is the caller's, where this server is the origin.
+    """
 
     token: Any  # whatever was given to Engine.propose; None for requests of other servers
     body: bytes  # a msgpack array of commands

@@ -1,10 +1,13 @@
 """Exactly once: the sessions that every server keeps equal, because they change in merged order only.
 
-Knows: which requests of which server incarnation took effect; how proposals are packed into an entry. Must not know: clocks, groups.
+Knows: which requests of which server incarnation took effect; how proposals are packed into an entry. Must
+not know: clocks, groups.
 
 Invariants
-- A command takes effect only if its session is open at its place in the merged log; a session is never created implicitly (PROTOCOL 5, †).
-- A session keeps a *window* of executed requests, not a last number: with pipelining request 6 may merge before 5.
+- A command takes effect only if its session is open at its place in the merged log; a session is never
+  created implicitly (PROTOCOL 5, †).
+- A session keeps a *window* of executed requests, not a last number: with pipelining request 6 may merge
+  before 5.
 - The highest counter per server id is kept for ever; a lower one never opens again.
 
 Reference: PROTOCOL 5; Raft dissertation 6.3.

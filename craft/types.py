@@ -181,8 +181,8 @@ class Write(NamedTuple):
 class RecoveredGroup(NamedTuple):
     """One group's log as storage found it. `tail` is contiguous and ends the log.
 
-    `offset` is the place, `offset_timestamp` the timestamp of the entry just before the tail (0 if
-    none). Every entry above `hard_state.commit` is in the tail. `last_command` is the place of the last command
+    `offset` is the place, `offset_timestamp` the timestamp of the entry just before the tail (0 if none).
+    Every entry above `hard_state.commit` is in the tail. `last_command` is the place of the last command
     entry of the *whole* log.
     """
 

@@ -1,10 +1,12 @@
 """What the servers' clocks say, as one server can know it, and the time that a majority has reached.
 
-Knows: readings, each carried forward on this server's own monotonic clock. Must not know: which clock is right.
+Knows: readings, each carried forward on this server's own monotonic clock. Must not know: which clock is
+right.
 
 Invariants
-- A reading is carried forward from the instant at which *we* sent what it answers, not from when it arrived: so it is too great by at most
-  the round trip, and never too small (PROTOCOL 2, †: a stalled server that handles old frames must not believe that time stood still).
+- A reading is carried forward from the instant at which *we* sent what it answers, not from when it arrived:
+  so it is too great by at most the round trip, and never too small (PROTOCOL 2, †: a stalled server that
+  handles old frames must not believe that time stood still).
 - A server never heard counts as minus infinity.
 
 Reference: PROTOCOL 2.
@@ -25,7 +27,7 @@ class Readings:
 
     def __init__(self, started: int) -> None:
         self._started = started  # monotonic: an echo from before belongs to an earlier incarnation
-        self._readings: dict[ServerId, tuple[int, int]] = {}  # peer → (our send time, clock − send time)
+        self._readings: dict[ServerId, tuple[int, int]] = {}  # peer → (our send time, clock - send time)
 
     def observe(self, peer: ServerId, clock: Timestamp, echo: int, now: Instant) -> None:
         """A frame said `clock`, answering what we sent at `echo` on our monotonic clock."""
@@ -42,5 +44,8 @@ class Readings:
         return clocks
 
     def reached(self, configuration: Configuration, now: Instant, me: ServerId) -> int:
-        """`q`: the greatest time that a majority of voters have reached; minus infinity if too few are heard."""
+        """`q`: the greatest time that a majority of voters have reached.
+
+        Minus infinity if too few are heard.
+        """
         return quorum.reached(configuration, self.clocks(now, me), unheard=UNHEARD)

@@ -4,7 +4,8 @@ Knows: a bounded reading of the clock, the log's last stamp and a floor. Must no
 
 Invariants
 - `timestamp > last`: stamps rise strictly along a group's log, whatever the clock does.
-- Only the clock's reading is limited, never `last + 1` nor the floor: a wild clock is contained where it is read (PROTOCOL 2, †).
+- Only the clock's reading is limited, never `last + 1` nor the floor: a wild clock is contained where it is
+  read (PROTOCOL 2, †).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Knows: time as an argument, randomness as a `random.Random`. Must not know: Trio, sockets, disks, threads.
 
-The order of a turn: take what has arrived (`receive`, `persisted`, `applied`, `loaded`, `propose`, `read`), let time pass
-(`tick`), then `ready` once and carry it out.
+The order of a turn: take what has arrived (`receive`, `persisted`, `applied`, `loaded`, `propose`, `read`),
+let time pass (`tick`), then `ready` once and carry it out.
 
 Reference: PROTOCOL, all of it; the modules beside this one by section.
 """
@@ -123,7 +123,10 @@ class Engine:
         return self.state.wake_at
 
     def receive(self, sender: ServerId, frame: Frame, now: Instant) -> None:
-        """Take a peer's frame. Raises RemoteError if the peer breaks the protocol; nothing else is disturbed."""
+        """Take a peer's frame. Raises RemoteError if the peer breaks the protocol.
+
+        Nothing else is disturbed.
+        """
         e = self.state
         e.now = now
         peer = e.peers.get(sender)
@@ -214,11 +217,17 @@ class Engine:
         e.wake_at = min(deadlines)
 
     def propose(self, token: Any, body: bytes) -> int:
-        """Take a request: `body` is a msgpack array of commands. Raises a `Rejected`; answers come as `Merged` with the token."""
+        """Take a request: `body` is a msgpack array of commands.
+
+        Raises a `Rejected`; answers come as `Merged` with the token.
+        """
         return proposing.propose(self.state, token, body)
 
     def read(self, token: Any) -> None:
-        """Ask for a linearizable read; the token comes back in `Ready.reads` when the state machine may be read."""
+        """Ask for a linearizable read.
+
+        The token comes back in `Ready.reads` when the state machine may be read.
+        """
         self.state.reads.add(token)
 
     def discard_read(self, token: Any) -> None:
@@ -260,7 +269,7 @@ class Engine:
         return bool(self.state.led)
 
     def abandon(self) -> tuple[list[Any], list[Any]]:
-        """The server ends: tokens of requests that are certainly without effect, and of those whose fate is unknown."""
+        """The server ends: tokens of requests without effect, and of those whose fate is unknown."""
         e = self.state
         rejected: list[Any] = []
         unknown: list[Any] = []

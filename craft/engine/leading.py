@@ -1,10 +1,12 @@
 """What this server's leaders do in a turn: no-op, commands, closing, replication.
 
 Invariants
-- One reading of the clock a turn, clamped to a majority's clocks (PROTOCOL 2, †); no suspension point between it and the appends.
-- At most one empty entry a group and turn; none while no demand is open: an idle cluster writes nothing (PROTOCOL 3).
-- Bounds hold back commands only. No-ops, closing entries and incoming appends pass every bound (†), else the group for which all wait could never
-  close.
+- One reading of the clock a turn, clamped to a majority's clocks (PROTOCOL 2, †); no suspension point between
+  it and the appends.
+- At most one empty entry a group and turn; none while no demand is open: an idle cluster writes nothing
+  (PROTOCOL 3).
+- Bounds hold back commands only. No-ops, closing entries and incoming appends pass every bound (†), else the
+  group for which all wait could never close.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def turn(e: EngineState) -> None:
             r = e.raft(group)
             if r.log.last_timestamp < e.demand and group not in appended:
                 bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
-                _append(e, r, EntryKind.EMPTY, bounded_now, e.demand)
+                _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
                 appended.add(group)
     for group in led:
         if group in appended or group in e.dirty:
@@ -61,6 +63,7 @@ def _append(
     e: EngineState,
     r: RaftState,
     kind: EntryKind,
+    *,
     bounded_now: Timestamp,
     floor: Timestamp,
     payload: bytes = b"",
@@ -73,8 +76,7 @@ def _append(
 
 def note_appended(e: EngineState, r: RaftState) -> None:
     """Entries have been appended to a log here, by us or by a leader: they may create demand (PROTOCOL 3)."""
-    if r.log.last_timestamp > e.greatest_timestamp:
-        e.greatest_timestamp = r.log.last_timestamp
+    e.greatest_timestamp = max(e.greatest_timestamp, r.log.last_timestamp)
     raise_demand(e, r.log.last_command_timestamp)
 
 
@@ -101,12 +103,19 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
     if r.noop_due:
         # Raft 8: commits what earlier terms left, and passes what they orphaned.
         r.noop_due = False
-        _append(e, r, EntryKind.EMPTY, bounded_now, e.demand)
+        _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
     while queue.proposals and _may_append_commands(e, r, queue):
         taken, floor = _take(e, r, queue, bounded_now)
         if taken:
             kind = EntryKind.SESSION if taken[0].request == OPEN else EntryKind.COMMAND
-            _append(e, r, kind, bounded_now, max(e.demand, floor), encode_payload(taken))
+            _append(
+                e,
+                r,
+                kind,
+                bounded_now=bounded_now,
+                floor=max(e.demand, floor),
+                payload=encode_payload(taken),
+            )
             queue.uncommitted.append(r.log.last_index)
             proposing.note_appended(e, r, taken)
 

@@ -1,8 +1,10 @@
 """Frames: what each peer is told in a turn, and what their frames tell us.
 
 Invariants
-- Nothing that a group says leaves while its (term, vote) are not durable (PROTOCOL 1): it is held until that write is.
-- Every frame carries the clock, the echo, the demand and the commits that its receiver has not been told (PROTOCOL 2, 3, 9).
+- Nothing that a group says leaves while its (term, vote) are not durable (PROTOCOL 1): it is held until that
+  write is.
+- Every frame carries the clock, the echo, the demand and the commits that its receiver has not been told
+  (PROTOCOL 2, 3, 9).
 - Heartbeats of all groups are one message; a list that the peer already has is not repeated.
 """
 
@@ -176,7 +178,10 @@ def fetch_lacking(e: EngineState) -> None:
 
 
 def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None:
-    """Go on fetching while there is more, or while the leader is not heard directly: the peer answers at the next commit."""
+    """Go on fetching while there is more, or while the leader is not heard directly.
+
+    The peer answers at the next commit.
+    """
     r = e.raft(group)
     silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
     if not r.leads and (r.known_commit[0] > r.commit_index or silent):

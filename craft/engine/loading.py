@@ -1,7 +1,8 @@
 """Older entries, read back from disk: for the merge, for a follower that lags, for a peer that fetches.
 
 Invariants
-- Only entries at or below a log's `offset` are loaded: they are committed and durable, so no truncation can make a load stale.
+- Only entries at or below a log's `offset` are loaded: they are committed and durable, so no truncation can
+  make a load stale.
 - At most one load a purpose, group and peer is under way.
 """
 

@@ -1,9 +1,11 @@
-"""From committed to merged: deliver each group's entries, drain what is safe, drop duplicates, number what remains.
+"""From committed to merged: deliver each group's entries, drain what is safe, number it.
 
 Invariants
-- A position counts command entries in merged order; equal positions mean equal histories on all servers, which `digest` shows.
+- A position counts command entries in merged order; equal positions mean equal histories on all servers,
+  which `digest` shows.
 - Sessions change here and nowhere else, in merged order: every server drops the same duplicates (PROTOCOL 5).
-- While a list of merged entries is being applied nothing more is drained: the merge holds it back, where it counts towards the bound.
+- While a list of merged entries is being applied nothing more is drained: the merge holds it back, where it
+  counts towards the bound.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ def _deliver(e: EngineState, group: GroupId) -> None:
 
 
 def _load(e: EngineState, group: GroupId) -> None:
-    """Read the next entries back. The group for which all wait is always read, others only while there is room."""
+    """Read the next entries back.
+
+    The group for which all wait is always read, others only while there is room.
+    """
     if group in e.merging_load:
         return
     if e.merger.bytes < e.limits.unmerged_bytes_max or e.merger.held(group) == 0:

@@ -1,4 +1,4 @@
-"""Moving leaders on purpose: back to their preferred server, away from a wild clock, and off a server that stops.
+"""Moving leaders on purpose: home, away from a wild clock, off a server that stops.
 
 Reference: PROTOCOL 2 (clamped leaders hand over if they can), 9 (placement).
 """
@@ -58,7 +58,7 @@ def _best_target(
 
 
 def _looks_well(e: EngineState, r: RaftState, server: ServerId, clocks: dict[ServerId, int]) -> bool:
-    """Caught up, heard now, in direct touch with a majority, and with a clock that a majority would not clamp."""
+    """Caught up, heard now, in touch with a majority, and with a clock that would not be clamped."""
     peer, progress = e.peers[server], r.progress[server]
     recent = e.now.monotonic_ns - 3 * e.limits.heartbeat_interval_ms * MS
     if not peer.linked or peer.heard_at is None or peer.heard_at < recent or server in e.gone:

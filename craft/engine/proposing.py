@@ -1,10 +1,14 @@
-"""This server's requests, from the caller to their place in the merged log; and other servers' requests for leaders here.
+"""This server's requests, from the caller to their place in the merged log.
+
+And other servers' requests for leaders here.
 
 Invariants
-- A request is proposed again, through any group, until it is merged or the server stops: the session drops the duplicates, so it takes effect
-  exactly once (PROTOCOL 5). Results never travel back: the origin answers from its own applied merged log.
+- A request is proposed again, through any group, until it is merged or the server stops: the session drops
+  the duplicates, so it takes effect exactly once (PROTOCOL 5). Results never travel back: the origin answers
+  from its own applied merged log.
 - Until the session is open nothing of this server's users is proposed.
-- *Rejected* means that every attempt was refused before it was appended; everything else is *unknown* until it is merged.
+- *Rejected* means that every attempt was refused before it was appended; everything else is *unknown* until
+  it is merged.
 """
 
 from __future__ import annotations
@@ -160,7 +164,10 @@ def _unroute(e: EngineState, pending: Pending) -> None:
 
 
 def leader_changed(e: EngineState, group: GroupId) -> None:
-    """A group has a new leader, or this server lost it: what was placed there may be orphaned, so place it again."""
+    """A group has a new leader, or this server lost it.
+
+    What was placed there may be orphaned, so place it again.
+    """
     r = e.raft(group)
     queue = e.queues[group]
     if not r.leads and queue.proposals:
@@ -194,7 +201,7 @@ def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
 # -- other servers' requests ----------------------------------------------------------------------
 
 
-def handle_forward(e: EngineState, sender: ServerId, m: Forward) -> None:
+def handle_forward(e: EngineState, _sender: ServerId, m: Forward) -> None:
     """Proposals of a server that leads no group."""
     r = e.raft(m.group)
     queue = e.queues[m.group]
@@ -217,7 +224,7 @@ def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
         queue.foreign_bytes += len(proposal.body)
 
 
-def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) -> None:
+def handle_forward_refused(e: EngineState, _sender: ServerId, m: ForwardRefused) -> None:
     """A leader did not take them: place them again."""
     for request in m.requests:
         pending = e.pending.get(request)
@@ -232,7 +239,10 @@ def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) 
 
 
 def begin_session(e: EngineState) -> None:
-    """Everything that predecessors were answered is merged here: take a number, and make it durable before use."""
+    """Everything that predecessors were answered is merged here.
+
+    Take a number, and make it durable before use.
+    """
     assert e.session_state is SessionState.READING
     if e.counter == 0:
         # (†) A disk never used for a session takes a number above the highest that its id ever had.
@@ -260,8 +270,8 @@ def note_opened(e: EngineState, proposal: Proposal, opened: Opened) -> None:
     if ours and opened is Opened.OPENED:
         e.session_state = SessionState.OPEN
         settle(e, proposal)
-    elif ours and opened is Opened.REFUSED or proposal.counter > e.counter:
+    elif proposal.counter > e.counter or (ours and opened is Opened.REFUSED):
         raise SessionTaken(
-            f"server {e.me}: session {proposal.counter} of another process was opened under this id (ours: {e.counter});"
-            " two processes run as one server, or the directory was restored from a backup"
+            f"server {e.me}: session {proposal.counter} of another process was opened under this id (ours is"
+            f" {e.counter}); two processes run as one server, or the directory was restored from a backup"
         )

@@ -2,7 +2,8 @@
 
 Invariants
 - A report names what is *appended* here, committed or not: a committed entry is appended on a majority.
-- A read waits for command entries only: empty ones need not be merged, or an idle cluster would hang after an overwritten orphan.
+- A read waits for command entries only: empty ones need not be merged, or an idle cluster would hang after an
+  overwritten orphan.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The state of one server's engine: every group, and what joins them.
 
-Knows: everything one server remembers between turns. Must not know: how it changes (the modules beside this one), I/O.
+Knows: everything one server remembers between turns. Must not know: how it changes (the modules beside this
+one), I/O.
 
 Invariants
 - `demand` is 0 or above `merger.safe`: it is forgotten once the merge has reached it (PROTOCOL 3).

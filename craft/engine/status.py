@@ -1,4 +1,7 @@
-"""Everything one wants to see of a server, as plain values: the five rungs per group, who blocks the merge, clocks, sessions."""
+"""Everything one wants to see of a server, as plain values.
+
+The five rungs per group, who blocks the merge, clocks, sessions.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
 
 
 def recent_merged(e: EngineState, after: int) -> list[dict[str, Any]]:
-    """The last merged entries after a position, oldest first, with the digest of the merged log up to each."""
+    """The last merged entries after a position, oldest first, each with the digest of the log so far."""
     return [
         {
             "position": position,

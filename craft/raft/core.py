@@ -88,7 +88,7 @@ class Raft:
         return append
 
     def persisted(self, write: int, now: int) -> None:
-        """Everything up to write number `write` is durable (PROTOCOL 1: now it may be counted and answered)."""
+        """Everything up to write number `write` is durable: now it is counted and answered (PROTOCOL 1)."""
         r = self.state
         if self._handed is not None and self._handed[0] <= write:
             r.log.mark_persisted(self._handed[1])
@@ -105,6 +105,9 @@ class Raft:
         election.leader_refused(self.state, rank, now)
 
     def stand_soon(self, heard: set[ServerId], now: int) -> None:
-        """Stand at the next tick if a quorum is in touch: at a fresh start, where this server is preferred."""
+        """Stand at the next tick if a quorum is in touch.
+
+        At a fresh start, where this server is preferred.
+        """
         if quorum.is_quorum(self.state.configuration, heard) and not self.state.leads:
             self.state.election_deadline = now

@@ -4,7 +4,8 @@ Knows: one replica's state and the instant it is told. Must not know: other grou
 
 Invariants
 - One vote a term, durable before it is answered; the candidate's own vote counts when it is durable.
-- A voter that heard a live leader within the least election timeout refuses everyone but a hand-over's candidate.
+- A voter that heard a live leader within the least election timeout refuses everyone but a hand-over's
+  candidate.
 - A learner never stands.
 
 Reference: Raft 5.2, 5.4.1; dissertation 3.10 (transfer), 4.2.3 and 9.6 (PreVote, CheckQuorum); PROTOCOL 1, 9.
@@ -80,7 +81,10 @@ def _check_quorum(r: RaftState, now: int) -> None:
 
 
 def leader_refused(r: RaftState, rank: int, now: int) -> None:
-    """The leader's host refuses connections: it is gone. Campaign in turn, so that survivors do not split the vote."""
+    """The leader's host refuses connections: it is gone.
+
+    Campaign in turn, so that survivors do not split the vote.
+    """
     if not r.leads and r.votes_here:
         stagger = r.limits.election_stagger_ms * MS
         r.election_deadline = min(
@@ -187,7 +191,10 @@ def become_leader(r: RaftState, now: int) -> None:
 
 
 def transfer(r: RaftState, target: ServerId, now: int) -> None:
-    """Hand the group over (dissertation 3.10): no new commands, and TimeoutNow once the target has everything."""
+    """Hand the group over (dissertation 3.10).
+
+    No new commands, and TimeoutNow once the target has everything.
+    """
     assert r.leads and target in r.progress and target in r.configuration.voters
     r.transfer_to = target
     r.transfer_deadline = now + r.limits.election_timeout_ms_min * MS

@@ -1,11 +1,14 @@
 """What must hold of a replica at any moment, apart from the code that makes it hold.
 
-For tests and the simulator: `check` is too dear for every turn of a server. A violation is a bug, never a peer's fault.
+For tests and the simulator: `check` is too dear for every turn of a server. A violation is a bug, never a
+peer's fault.
 
 Reference: LogCabin's RaftConsensusInvariants; PROTOCOL 1, 2.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from craft.errors import InvariantViolation
 from craft.raft.progress import ProgressState
@@ -22,7 +25,7 @@ def check(r: RaftState) -> None:
 def _basic(r: RaftState) -> list[tuple[bool, str]]:
     log = r.log
     stamps = [log.offset_timestamp, *(entry.timestamp for entry in log.entries)]
-    rising = all(a < b for a, b in zip(stamps, stamps[1:], strict=False)) or log.offset.index == 0
+    rising = all(a < b for a, b in pairwise(stamps)) or log.offset.index == 0
     return [
         (log.last_term <= r.term, "the log's last term is beyond the current term"),
         (r.commit_index <= log.last_index, "the commit index is beyond the log"),

@@ -4,8 +4,9 @@ Knows: entries, indexes, terms, timestamps. Must not know: roles, peers, time, d
 
 Invariants
 - Indexes are contiguous; terms never fall; timestamps rise strictly (PROTOCOL 2). Asserted on append.
-- `offset.index <= persisted <= last_index`, and `handed <= last_index`: a truncation lowers all three at once. So a write that completes after
-  its entries were overwritten can never vouch for their successors (the ABA of etcd-io/etcd#1690).
+- `offset.index <= persisted <= last_index`, and `handed <= last_index`: a truncation lowers all three at
+  once. So a write that completes after its entries were overwritten can never vouch for their successors (the
+  ABA of etcd-io/etcd#1690).
 - Only committed and persisted entries leave memory; what a truncation cuts is therefore always in memory.
 
 Reference: Raft 5.3; PROTOCOL 1, 10.
@@ -69,6 +70,16 @@ class Log:
             return self.entries[position].term
         return self.offset.term if position == -1 else None
 
+    def may_follow(self, entry: Entry) -> bool:
+        """Do the entry's term and stamp fit behind what stands just before its index? That is in memory."""
+        index = entry.index - 1
+        if not index:
+            return True
+        term = self.term_at(index)
+        assert term is not None, "the entry before is in memory or is the offset"
+        stamp = self.offset_timestamp if index == self.offset.index else self.entry(index).timestamp
+        return term <= entry.term and stamp < entry.timestamp
+
     def slice(self, first_index: Index, *, last_index: Index, bytes_max: int) -> tuple[Entry, ...]:
         """Entries in memory from `first_index`, up to `last_index` or about `bytes_max`; at least one."""
         assert self.offset.index < first_index <= last_index <= self.last_index
@@ -109,8 +120,8 @@ class Log:
         for entry in reversed(self.entries):
             if is_command(entry.kind):
                 return Place(entry.term, entry.index), entry.timestamp
-        # Further back is on disk. The offset is at or past it; too high a place only makes a read wait (PROTOCOL 6), and
-        # too high a timestamp only makes someone close once more.
+        # Further back is on disk. The offset is at or past it; too high a place only makes a read wait
+        # (PROTOCOL 6), and too high a timestamp only makes someone close once more.
         return self.offset, self.offset_timestamp
 
     def take_append(self, group: int) -> Append | None:

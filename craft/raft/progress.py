@@ -4,7 +4,8 @@ Knows: indexes and bytes in flight. Must not know: messages, terms, time beyond 
 
 Invariants
 - `match < next`: so `next >= 1`.
-- PROBE sends one message and waits for its answer; REPLICATE sends ahead of the answers, within a window of bytes.
+- PROBE sends one message and waits for its answer; REPLICATE sends ahead of the answers, within a window of
+  bytes.
 - `match` never falls while the leader leads.
 
 Reference: etcd-io/raft `tracker`; Raft dissertation 10.2.1 (pipelining).

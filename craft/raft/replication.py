@@ -6,7 +6,8 @@ Invariants
 - Nothing at or below `commit_index` is ever truncated; asserted before every cut.
 - A follower acknowledges what is durable *and* known to agree with the leader of this term, never more.
 - A leader commits by counting entries of its own term only (Raft 5.4.2, Figure 8).
-- A commit learnt from a peer is a place: it counts only where our own entry at that index has that term (PROTOCOL 9).
+- A commit learnt from a peer is a place: it counts only where our own entry at that index has that term
+  (PROTOCOL 9).
 
 Reference: Raft 5.3, 5.4.2; dissertation 10.2.1; PROTOCOL 1, 3, 9.
 """
@@ -35,7 +36,10 @@ def append(r: RaftState, kind: EntryKind, timestamp: Timestamp, payload: bytes =
 
 
 def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
-    """Send every follower what its window allows. Returns `(peer, first index)` to be read from disk first."""
+    """Send every follower what its window allows.
+
+    Returns `(peer, first index)` to be read from disk first.
+    """
     loads: list[tuple[ServerId, Index]] = []
     for peer in r.peers():
         progress = r.progress[peer]
@@ -104,7 +108,7 @@ def handle_append_rejected(r: RaftState, sender: ServerId, m: AppendRejected, no
 
 
 def _from_follower(r: RaftState, sender: ServerId, term: Term, now: int) -> bool:
-    """Is this an answer to us as the leader of this very term? Answers of other terms are no contact at all."""
+    """Is this an answer to us as the leader of this term? Those of other terms are no contact."""
     if term > r.term:
         election.become_follower(r, term, None, now)
     return r.leads and term == r.term and sender in r.progress
@@ -145,14 +149,18 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
         # A deposed leader must hear of the term that deposed it (PreVote and CheckQuorum together need this).
         r.send(sender, AppendRejected(r.group, r.term, m.prev_index, 0, 0))
         return
-    follow(r, sender, m.term, now)
     check_contiguous(r, sender, m.prev_index + 1, m.entries)
+    if m.entries and m.entries[-1].term > m.term:
+        raise WireError(
+            f"server {sender} sent entry {m.entries[-1][:4]} of group {r.group} from beyond its own term {m.term}"
+        )
+    follow(r, sender, m.term, now)
     # Our committed prefix agrees with every legitimate leader's log; what is at or below it needs no look.
     entries = m.entries[max(0, r.commit_index - m.prev_index) :]
     if m.prev_index > r.commit_index and r.log.term_at(m.prev_index) != m.prev_term:
         _reject(r, sender, m)
         return
-    accept_entries(r, entries)
+    accept_entries(r, sender, entries)
     r.verified = max(r.verified, m.prev_index + len(m.entries), r.commit_index)
     advance_commit(r, min(m.commit_index, r.verified))
     r.ack_due = True
@@ -162,8 +170,11 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
 
 def follow(r: RaftState, leader: ServerId, term: Term, now: int) -> None:
     """Hear the leader of a term that is not below ours."""
-    if r.leads and term == r.term:
-        raise WireError(f"server {leader} claims to lead group {r.group} in term {term}, which is led here")
+    if term == r.term and r.leader_id not in (None, leader):
+        # Raft 5.2: a term has one leader. Whoever is wrong, hearing of it must not end this server.
+        raise WireError(
+            f"server {leader} claims to lead group {r.group} in term {term}, which server {r.leader_id} leads"
+        )
     if term > r.term or r.leader_id != leader:
         election.become_follower(r, term, leader, now)
     else:
@@ -190,18 +201,20 @@ def _reject(r: RaftState, sender: ServerId, m: AppendEntries) -> None:
     r.send(sender, AppendRejected(r.group, r.term, m.prev_index, hint, hint_term))
 
 
-def accept_entries(r: RaftState, entries: tuple[Entry, ...]) -> None:
+def accept_entries(r: RaftState, sender: ServerId, entries: tuple[Entry, ...]) -> None:
     """Keep entries that agree, cut from the first that differs, append the rest (Raft 5.3, rule 3 and 4)."""
     for position, entry in enumerate(entries):
         term = r.log.term_at(entry.index)
         if term == entry.term:
             continue
+        if not r.log.may_follow(entry):  # looked at before anything is cut for it
+            raise WireError(
+                f"server {sender} sent entry {entry[:4]} of group {r.group}, which cannot follow the one before it"
+            )
         if term is not None:
             assert entry.index > r.commit_index, f"group {r.group}: truncating committed {entry.index}"
             r.log.truncate_from(entry.index)
             r.verified = min(r.verified, entry.index - 1)
-        if r.log.last_index and entry.timestamp <= r.log.last_timestamp:
-            raise WireError(f"group {r.group}: entry {entry[:4]} is stamped before the entry it follows")
         r.log.append(entries[position:])
         break
     recheck_known_commit(r)
@@ -259,5 +272,5 @@ def handle_fetch_result(r: RaftState, sender: ServerId, m: FetchResult, now: int
     if m.entries[-1].term > r.term:
         # (†) An entry's term above ours is adopted first; the same write makes both durable.
         election.become_follower(r, m.entries[-1].term, None, now)
-    accept_entries(r, tuple(entry for entry in m.entries if entry.index > r.commit_index))
+    accept_entries(r, sender, tuple(entry for entry in m.entries if entry.index > r.commit_index))
     advance_commit(r, m.entries[-1].index)

@@ -1,12 +1,14 @@
-"""The state of one replica, grouped as the Raft specification groups it: persistent, volatile, candidate, leader.
+"""The state of one replica, grouped as the Raft specification groups it.
+
+Persistent, volatile, candidate, leader.
 
 Knows: everything one replica remembers. Must not know: how it changes (`election`, `replication`), I/O.
 
 Invariants
 - `term` never falls; `vote` changes within a term only from None.
 - `commit_index` never falls, and never passes `log.last_index`.
-- While `hard_dirty` or an unfinished write holds (term, vote), nothing that this replica says leaves the server (PROTOCOL 1:
-  persist before you answer). The engine holds its outbox back.
+- While `hard_dirty` or an unfinished write holds (term, vote), nothing that this replica says leaves the
+  server (PROTOCOL 1: persist before you answer). The engine holds its outbox back.
 
 Reference: raft.tla; PROTOCOL 1.
 """
@@ -47,7 +49,10 @@ class RaftState:
     limits: EngineLimits
     rng: Random
     gone: set[ServerId]
-    """Servers whose link broke and whose reconnect was refused; shared by all groups of a server (PROTOCOL 9)."""
+    """Servers whose link broke and whose reconnect was refused.
+
+    Shared by all groups of a server (PROTOCOL 9).
+    """
 
     # persistent
     log: Log

@@ -1,13 +1,15 @@
 """The storage port: what a server's disk owes the engine, in prose; adapters in `memory.py` and `rocks.py`.
 
 Obligations (PROTOCOL 10)
-- `write` makes a batch visible to `entries` at once and orders it after earlier batches; it is atomic: after a crash all
-  of it is there or none. It does not wait for the disk and is called on the event loop.
-- `sync` makes every batch written before the call durable. It blocks, is called from a worker thread, one at a time, and must let
-  other threads run. When it returns, what it covered may be acknowledged to others.
-- A failure in either raises `StorageFailed`; the caller ends the process and never retries: what the failed call covered is unknown.
-- `recover` is called once, first. It returns only what is safe to use, or raises `DamagedStorage` (something synced is missing; the error names
-  what), `SuspectStorage` (a synced tail may be missing) or `WrongDirectory`.
+- `write` makes a batch visible to `entries` at once and orders it after earlier batches; it is atomic: after
+  a crash all of it is there or none. It does not wait for the disk and is called on the event loop.
+- `sync` makes every batch written before the call durable. It blocks, is called from a worker thread, one at
+  a time, and must let other threads run. When it returns, what it covered may be acknowledged to others.
+- A failure in either raises `StorageFailed`; the caller ends the process and never retries: what the failed
+  call covered is unknown.
+- `recover` is called once, first. It returns only what is safe to use, or raises `DamagedStorage` (something
+  synced is missing; the error names what), `SuspectStorage` (a synced tail may be missing) or
+  `WrongDirectory`.
 - Every record is checked (checksum, group, contiguity, rising timestamps) before it is handed out.
 """
 
@@ -49,7 +51,10 @@ class Storage(Protocol):
     def entries(
         self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
     ) -> tuple[Entry, ...]:
-        """Entries from `first_index` on, contiguous, up to `last_index` or about `bytes_max`; at least one."""
+        """Entries from `first_index` on, contiguous, up to `last_index` or about `bytes_max`.
+
+        At least one.
+        """
 
     def peer_disks(self) -> dict[ServerId, str]:
         """The disk id first met under each server id (PROTOCOL 8)."""

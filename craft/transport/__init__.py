@@ -1,10 +1,13 @@
 """The transport port: how frames travel between servers; adapters in `memory.py` and `tcp.py`.
 
 Obligations (PROTOCOL 11)
-- Frames may be lost, duplicated or overtaken, never altered: what arrives is what was sent. A lost link loses what was queued.
-- `send` never blocks and never raises for a peer's fault. A full queue drops the link, which the engine hears of.
+- Frames may be lost, duplicated or overtaken, never altered: what arrives is what was sent. A lost link loses
+  what was queued.
+- `send` never blocks and never raises for a peer's fault. A full queue drops the link, which the engine hears
+  of.
 - Frames that carry heartbeats only may overtake bulk frames, and never wait behind them.
-- The inbox bounds what has arrived and is not yet handled: readers await `room()` before they take more off a socket.
+- The inbox bounds what has arrived and is not yet handled: readers await `room()` before they take more off a
+  socket.
 - A peer that breaks the protocol is disconnected with a reason and disturbs nothing else.
 """
 
@@ -36,7 +39,16 @@ class Transport(Protocol):
     """One server's connections to its peers. `run` lives in the server's nursery."""
 
     async def run(self, inbox: Inbox) -> None:
-        """Listen, connect, deliver until cancelled. Raises only for this server's own faults (a taken address)."""
+        """Listen, connect, deliver until cancelled.
+
+        Raises only for this server's own faults (a taken address).
+        """
 
     def send(self, peer: ServerId, frame: Frame) -> None:
         """Queue a frame for a peer; dropped where there is no link."""
+
+    def disconnect(self, peer: ServerId, reason: str) -> None:
+        """The engine found that `peer` breaks the protocol.
+
+        Drop its connection to us, saying why in the log.
+        """

@@ -1,0 +1,139 @@
+"""Who waits for an answer: one wake-up a call, however many commands it carries.
+
+Invariants
+- A call is answered once, with results or with an error. A caller that went away (was cancelled) is not
+  woken.
+- Commands that several tasks propose one by one between two turns travel as one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import trio
+
+from craft.errors import CommandTooLarge, CraftError, NotReady, Overloaded, Rejected
+from craft.limits import EngineLimits
+
+COMMAND_OVERHEAD_BYTES = 5
+"""What msgpack adds to a command, at most."""
+
+
+def _pass(task: trio.lowlevel.Task | None) -> None:
+    if task is not None:
+        trio.lowlevel.reschedule(task)
+
+
+class Call:
+    """One request of the engine, and the tasks that wait for it: one a command, or one for all commands."""
+
+    __slots__ = ("commands", "error", "many", "results", "size", "started", "tasks")
+
+    def __init__(self, commands: list[bytes], *, many: bool, started: float) -> None:
+        self.commands = commands
+        self.many = many
+        self.started = started
+        self.size = 0
+        self.tasks: list[trio.lowlevel.Task | None] = []
+        self.results: Sequence[Any] | None = None
+        self.error: CraftError | None = None
+
+    async def wait(self) -> int:
+        """Wait until the call is answered; returns the waiter's number.
+
+        Cancellation leaves nothing behind.
+        """
+        slot = len(self.tasks)
+        self.tasks.append(trio.lowlevel.current_task())
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self.tasks[slot] = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self.error is not None:
+            # Each waiter gets an exception of its own: tracebacks must not pile up on a shared one.
+            raise type(self.error)(*self.error.args)
+        return slot
+
+    def answer(self, results: Sequence[Any] | None) -> None:
+        """The commands were applied, with these results (None: without any)."""
+        self.results = results
+        for task in self.tasks:
+            _pass(task)
+
+    def fail(self, error: CraftError) -> None:
+        """The commands were not applied, or nobody knows."""
+        self.error = error
+        for task in self.tasks:
+            _pass(task)
+
+
+class Singles:
+    """Commands proposed one by one since the last turn."""
+
+    def __init__(self, limits: EngineLimits) -> None:
+        self._limits = limits
+        self._calls: list[Call] = []
+        self.bytes = 0
+        self.count = 0
+
+    def add(self, command: bytes, *, pending_bytes: int, now: float) -> Call:
+        """Let a command travel with the next request.
+
+        The caller must wait for the call before anything else runs.
+        """
+        size = len(command) + COMMAND_OVERHEAD_BYTES
+        if size > self._limits.entry_bytes_max:
+            raise too_large(size, self._limits)
+        if pending_bytes + self.bytes + size > self._limits.proposals_bytes_max:
+            raise Overloaded(
+                f"unanswered proposals would exceed proposals_bytes_max = {self._limits.proposals_bytes_max}"
+            )
+        if self.count >= self._limits.proposals_max:
+            raise Overloaded(
+                f"commands waiting for a turn would exceed proposals_max = {self._limits.proposals_max}"
+            )
+        call = self._calls[-1] if self._calls else None
+        if call is None or call.size + size > self._limits.entry_bytes_max - COMMAND_OVERHEAD_BYTES:
+            call = Call([], many=False, started=now)
+            self._calls.append(call)
+        call.commands.append(command)
+        call.size += size
+        self.bytes += size
+        self.count += 1
+        return call
+
+    def take(self) -> list[Call]:
+        """The requests of this turn."""
+        calls, self._calls = self._calls, []
+        self.bytes = self.count = 0
+        return calls
+
+
+def too_large(size: int, limits: EngineLimits) -> CommandTooLarge:
+    """The error for a call that no entry can carry."""
+    return CommandTooLarge(f"{size} bytes in one call; entry_bytes_max allows {limits.entry_bytes_max}")
+
+
+def pack(commands: list[bytes]) -> bytes:
+    """The body of a request."""
+    body: bytes = msgpack.packb(commands)
+    return body
+
+
+def checked(commands: Sequence[bytes]) -> list[bytes]:
+    """The commands as a list, or TypeError naming what is not bytes. Costs one copy, not a look at each."""
+    listed = list(commands)
+    try:
+        b"".join(listed)
+    except TypeError as error:
+        raise TypeError(f"commands must be bytes: {error}") from None
+    return listed
+
+
+def refusal(reason: str) -> Rejected:
+    """The error of a request that certainly has no effect."""
+    return NotReady(reason)

@@ -1,0 +1,485 @@
+"""`Server`: one turn after another, each carrying out one `Ready`.
+
+Invariants
+- The engine is called from the event loop only, never while another call of it runs.
+- Frames leave before this server's own disk write; what must wait for the write is held back by the engine.
+- At most one sync is in flight, in a worker thread; ticks never wait behind it (PROTOCOL 9, 10).
+- However the server ends, every waiting caller is told what became of its command.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from craft import logs
+from craft.clock import Clock
+from craft.config import Address, Config
+from craft.engine import Engine
+from craft.engine.status import recent_merged
+from craft.errors import CraftError, NotReady, RemoteError, Unknown
+from craft.ready import Load, Merged, Ready
+from craft.server.applying import Answer, Applier
+from craft.server.calls import Call, Singles, checked, pack, refusal
+from craft.server.inbox import ServerInbox
+from craft.server.measures import Measures
+from craft.state_machine import StateMachine
+from craft.storage import Storage
+from craft.transport import Transport
+from craft.types import Instant, Recovered, Write
+
+log = logging.getLogger("craft.server")
+
+M = TypeVar("M", bound=StateMachine)
+T = TypeVar("T")
+
+SECOND_NS = 1_000_000_000
+
+
+class _Read:
+    """A task that waits until the state machine may be read."""
+
+    __slots__ = ("query", "result", "task")
+
+    def __init__(self, query: Callable[[Any], Any], task: trio.lowlevel.Task) -> None:
+        self.query = query
+        self.task: trio.lowlevel.Task | None = task
+        self.result: Callable[[], Any] | None = None
+
+
+class Server(Generic[M]):
+    """A running server. Made by `open_server`.
+
+    Every method is for the Trio task that opened it or its children.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state_machine: M,
+        *,
+        clock: Clock,
+        storage: Storage,
+        recovered: Recovered,
+        transport: Transport,
+    ) -> None:
+        self.config = config
+        self.state_machine = state_machine
+        self.disk_id = storage.identity.disk_id
+        self.client_addresses: list[Address] = []
+        self._clock = clock
+        self._storage = storage
+        self._transport = transport
+        self._applier = Applier(state_machine)
+        self._engine = Engine(
+            config.server_id,
+            config.servers,
+            recovered,
+            limits=config.engine,
+            rng=random.Random(random.SystemRandom().getrandbits(128)),
+            now=self._now(),
+        )
+        self._event = trio.Event()
+        self._session_open = trio.Event()
+        self._quiet = trio.Event()
+        self._to_sync = trio.Event()
+        self._to_apply = trio.Event()
+        self._writing: Write | None = None
+        self._synced: int | None = None
+        self._apply_queue: list[Merged] = []
+        self._applied: list[Answer] | None = None
+        self._reads_ready: list[_Read] = []
+        self._reads_open: set[_Read] = set()
+        self._calls_open: dict[Call, None] = {}
+        self._singles = Singles(config.engine)
+        self._inbox = ServerInbox(config.transport.receive_queue_bytes_max, self._wake)
+        self._leaders_seen: list[Any] = []
+        self._complaints = logs.RateLimited(
+            log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
+        )
+        self._ended: CraftError | None = None
+        self.measures = Measures()
+        self._add_gauges()
+
+    # -- what users call --------------------------------------------------------------------------
+
+    async def propose(self, command: bytes) -> Any:
+        """Propose one command; returns what `apply_batch` returned for it on this server.
+
+        Once applied in merged order.
+
+        It takes effect exactly once, across leader changes. Raises Rejected (and its kinds Overloaded,
+        CommandTooLarge, NotReady): no effect, ever. Unknown: the server ended before it was known. Cancelling
+        means unknown too.
+        """
+        if not isinstance(command, bytes):
+            raise TypeError(f"a command must be bytes, not {type(command).__name__}: {command!r:.80}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_open()
+        call = self._singles.add(
+            command, pending_bytes=self._engine.state.pending_bytes, now=trio.current_time()
+        )
+        self._wake()
+        slot = await call.wait()
+        return None if call.results is None else call.results[slot]
+
+    async def propose_many(self, commands: Sequence[bytes]) -> Sequence[Any] | None:
+        """Propose commands that take effect together: all or none, in this order, at one position.
+
+        The high-throughput path: one wake-up a call. Returns one result a command, or None where
+        `apply_batch` returns None. Raises as `propose` does; the whole call is limited by `entry_bytes_max`.
+        """
+        commands = checked(commands)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_open()
+        if not commands:
+            await trio.lowlevel.checkpoint()
+            return []
+        call = Call(commands, many=True, started=trio.current_time())
+        self._submit(call)
+        self._wake()
+        await call.wait()
+        return call.results
+
+    async def read(self, query: Callable[[M], T]) -> T:
+        """Call `query(state_machine)` when all that was answered anywhere before is applied here.
+
+        Linearizable, from any server, without a leader or a clock. `query` runs between two applies and must
+        not block or change anything. Raises what it raises; NotReady if the server ends first. Waits while no
+        majority is in touch.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_open()
+        read = _Read(query, trio.lowlevel.current_task())
+        self._reads_open.add(read)
+        self._engine.read(read)
+        self._wake()
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            read.task = None
+            self._reads_open.discard(read)
+            self._engine.discard_read(read)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if read.result is None:
+            raise NotReady("the server ended before the read was served")
+        result: T = read.result()
+        return result
+
+    async def wait_ready(self) -> None:
+        """Wait until this server's session is open.
+
+        From then on `propose` waits for nothing but its own command.
+        """
+        self._check_open()
+        await self._session_open.wait()
+        self._check_open()
+
+    def status(self) -> dict[str, Any]:
+        """Everything one wants to see of this server, as plain values (see the reference for the keys)."""
+        return {
+            "cluster": self.config.cluster,
+            "ready": self._engine.session_open,
+            **self._engine.status(self._now()),
+        }
+
+    def recent_merged(self, after: int = 0) -> list[dict[str, Any]]:
+        """The last merged entries after a position, with the digest of the log up to each.
+
+        At most 4096 are remembered.
+        """
+        return recent_merged(self._engine.state, after)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every counter, gauge and histogram as plain values with names, units and help."""
+        measures, e = self.measures, self._engine.state
+        measures.frames_received.value = self._inbox.frames_total
+        measures.received_bytes.value = self._inbox.bytes_total
+        measures.commands_applied.value = self._applier.commands_total
+        measures.entries_merged.value = self._applier.entries_total
+        measures.clock_clamps.value = e.clamps
+        return measures.metrics.collect()
+
+    def _add_gauges(self) -> None:
+        e = self._engine.state
+        gauge = self.measures.gauge
+        gauge(
+            "craft_applied_position",
+            unit="entries",
+            help="Position applied.",
+            read=lambda: e.applied_position,
+        )
+        gauge(
+            "craft_unmerged_bytes",
+            unit="bytes",
+            help="Committed and not merged.",
+            read=lambda: e.merger.bytes,
+        )
+        gauge(
+            "craft_pending_bytes",
+            unit="bytes",
+            help="Proposed and not answered.",
+            read=lambda: e.pending_bytes,
+        )
+        gauge("craft_groups_led", unit="groups", help="Groups led by this server.", read=lambda: len(e.led))
+        gauge(
+            "craft_blocking_group",
+            unit="group",
+            help="The group for which the merge waits; -1: none.",
+            read=lambda: e.merger.blocking if e.merger.bytes else -1,
+        )
+        gauge(
+            "craft_merge_lag_seconds",
+            unit="seconds",
+            help="Greatest timestamp appended less the safe timestamp, while something waits.",
+            read=lambda: (e.greatest_timestamp - e.merger.safe) / SECOND_NS if e.merger.bytes else 0,
+        )
+
+    # -- plumbing ---------------------------------------------------------------------------------
+
+    def _now(self) -> Instant:
+        return Instant(int(trio.current_time() * SECOND_NS), self._clock.now())
+
+    def _wake(self) -> None:
+        self._event.set()
+
+    def _check_open(self) -> None:
+        if self._ended is not None:
+            raise NotReady(f"the server has ended: {self._ended}")
+        if self._engine.state.stopping:
+            raise NotReady("the server is stopping and takes no commands")
+
+    def _submit(self, call: Call) -> None:
+        self._engine.propose(call, pack(call.commands))
+        self._calls_open[call] = None
+
+    # -- the turn ---------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Everything that a server does, until cancelled or failed. Raises what ended it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sync_writes)
+                nursery.start_soon(self._transport.run, self._inbox)
+                if self.config.apply_in_thread:
+                    nursery.start_soon(self._apply_in_thread)
+                task_status.started()
+                await self._turns()
+        finally:
+            self._end(NotReady("the server has ended"))
+
+    async def _turns(self) -> None:
+        while True:
+            with trio.move_on_at(self._engine.wake_at / SECOND_NS):
+                await self._event.wait()
+            await trio.lowlevel.cancel_shielded_checkpoint()  # whoever is about to propose joins this turn
+            self._event = trio.Event()
+            started = time.perf_counter()
+            self._turn()
+            self.measures.turns.value += 1
+            self.measures.turn_seconds.record(time.perf_counter() - started)
+
+    def _turn(self) -> None:
+        now = self._now()
+        engine = self._engine
+        self._take_inbox(now)
+        if self._synced is not None:
+            engine.persisted(self._synced, now)
+            self._synced = None
+        if self._applied is not None:
+            self._finish_apply(self._applied, now)
+            self._applied = None
+        for call in self._singles.take():
+            self._submit_singles(call)
+        if now.monotonic_ns >= engine.wake_at:
+            engine.tick(now)
+            self._watch()
+        self._carry_out(engine.ready(now), now)
+        if engine.session_open and not self._session_open.is_set():
+            logs.event(log, logging.INFO, "ready", server=self.config.server_id)
+            self._session_open.set()
+        if engine.state.stopping and self._is_quiet():
+            self._quiet.set()
+
+    def _take_inbox(self, now: Instant) -> None:
+        links, frames = self._inbox.take()
+        for peer, up, refused in links:
+            if up:
+                self._engine.link_up(peer, now)
+            else:
+                self._engine.link_down(peer, now, refused=refused)
+        for sender, frame in frames:
+            try:
+                self._engine.receive(sender, frame, now)
+            except RemoteError as error:
+                self.measures.remote_errors.value += 1
+                self._complaints.event(
+                    ("remote", sender),
+                    logging.WARNING,
+                    "peer broke the protocol",
+                    peer=sender,
+                    error=str(error),
+                )
+                self._transport.disconnect(sender, str(error))
+
+    def _submit_singles(self, call: Call) -> None:
+        try:
+            self._submit(call)
+        except CraftError as error:
+            self.measures.rejected.value += len(call.commands)
+            call.fail(error)
+
+    def _carry_out(self, ready: Ready, now: Instant) -> None:
+        for peer, frame in ready.frames.items():
+            self._transport.send(peer, frame)
+        self.measures.frames_sent.value += len(ready.frames)
+        if ready.write is not None:
+            self._write(ready.write)
+        for load in ready.loads:
+            self._load(load, now)
+        if ready.apply:
+            self._begin_apply(ready.apply, now)
+        if ready.reads:
+            self._reads_ready += ready.reads
+            self._serve_reads()
+
+    def _write(self, write: Write) -> None:
+        self._storage.write(write)
+        self._writing = write
+        self._to_sync.set()
+        measures = self.measures
+        measures.writes.value += 1
+        for append in write.appends:
+            measures.entries.value += len(append.entries)
+            measures.written_bytes.value += sum(len(entry.record) for entry in append.entries)
+
+    async def _sync_writes(self) -> None:
+        """One sync at a time; what is written meanwhile is the next batch (PROTOCOL 10)."""
+        while True:
+            await self._to_sync.wait()
+            self._to_sync = trio.Event()
+            write = self._writing
+            assert write is not None
+            started = time.perf_counter()
+            await trio.to_thread.run_sync(self._storage.sync)
+            self.measures.sync_seconds.record(time.perf_counter() - started)
+            self._synced = write.number
+            self._wake()
+
+    def _load(self, load: Load, now: Instant) -> None:
+        entries = self._storage.entries(
+            load.group, first_index=load.first_index, last_index=load.last_index, bytes_max=load.bytes_max
+        )
+        self._engine.loaded(load.number, entries, now)
+        self._wake()
+
+    # -- applying ---------------------------------------------------------------------------------
+
+    def _begin_apply(self, entries: list[Merged], now: Instant) -> None:
+        self._apply_queue = entries
+        if self.config.apply_in_thread:
+            self._to_apply.set()
+        else:
+            self._finish_apply(self._applier.run(entries), now)
+            self._wake()
+
+    async def _apply_in_thread(self) -> None:
+        while True:
+            await self._to_apply.wait()
+            self._to_apply = trio.Event()
+            self._applied = await trio.to_thread.run_sync(self._applier.run, self._apply_queue)
+            self._wake()
+
+    def _finish_apply(self, answers: list[Answer], now: Instant) -> None:
+        position = self._apply_queue[-1].position
+        self._apply_queue = []
+        self._engine.applied(position, now)
+        ended = trio.current_time()
+        for call, results in answers:
+            self._calls_open.pop(call, None)
+            count = len(call.commands)
+            self.measures.commands_answered.value += count
+            self.measures.propose_seconds.record_many(max(0.0, ended - call.started), count)
+            call.answer(results)
+        self._serve_reads()
+
+    def _serve_reads(self) -> None:
+        """Between two applies only: the state machine is never read while it changes."""
+        if self._apply_queue or not self._reads_ready:
+            return
+        reads, self._reads_ready = self._reads_ready, []
+        for read in reads:
+            if read.task is not None:
+                read.result = self._ask(read.query)
+                self._reads_open.discard(read)
+                self.measures.reads.value += 1
+                trio.lowlevel.reschedule(read.task)
+
+    def _ask(self, query: Callable[[Any], Any]) -> Callable[[], Any]:
+        try:
+            answer = query(self.state_machine)
+        except Exception as error:  # noqa: BLE001  # it is the reader's own, and raised where it waits
+            return _raiser(error)
+        return lambda: answer
+
+    # -- watching and ending ----------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Log what changed since the last tick: leaders, and a clock that is clamped."""
+        e = self._engine.state
+        if e.leaders != self._leaders_seen:
+            seen = self._leaders_seen or [None] * len(e.leaders)
+            for group, (before, after) in enumerate(zip(seen, e.leaders, strict=True)):
+                if before != after and after[1] is not None:
+                    logs.event(log, logging.INFO, "leader", group=group, term=after[0], leader=after[1])
+            self._leaders_seen = list(e.leaders)
+        if e.clamped_since is not None:
+            self._complaints.event(
+                "clamped", logging.WARNING, "clock is ahead of a majority's clocks and clamped"
+            )
+
+    async def close(self) -> None:
+        """Stop gracefully: give every group away and wait for what can still be answered."""
+        self._engine.hand_over(self._now())
+        self._wake()
+        with trio.move_on_after(self.config.close_timeout_ms / 1000):
+            await self._quiet.wait()
+
+    def _is_quiet(self) -> bool:
+        """While stopping: is nothing left to answer, and nothing left to hand over, or nobody to take it?"""
+        linked = any(peer.linked for peer in self._engine.state.peers.values())
+        return not (self._calls_open or self._singles.count or (linked and self._engine.leads_any))
+
+    def _end(self, error: CraftError) -> None:
+        """Tell every caller what became of its command."""
+        self._ended = error
+        self._session_open.set()  # whoever waits for it learns that the server has ended
+        rejected, _ = self._engine.abandon()
+        for call in self._singles.take():
+            call.fail(refusal("the server ended before the command was proposed"))
+        without_effect = {id(call) for call in rejected}
+        for call in self._calls_open:
+            if id(call) in without_effect:
+                self.measures.rejected.value += 1
+                call.fail(refusal("the server ended before the command was proposed anywhere"))
+            else:
+                self.measures.unknown.value += 1
+                call.fail(Unknown("the server ended before the command was applied here; it may take effect"))
+        self._calls_open = {}
+        for read in self._reads_open:
+            if read.task is not None:
+                trio.lowlevel.reschedule(read.task)
+        self._reads_open = set()
+
+
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def raise_it() -> Any:
+        raise error
+
+    return raise_it

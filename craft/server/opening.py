@@ -1,0 +1,120 @@
+"""`open_server`: put a server together from its configuration, run it in the caller's scope."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from craft.clock import Clock
+from craft.clock.system import SystemClock
+from craft.config import Config
+from craft.server.core import M, Server
+from craft.server.listener import Listener
+from craft.storage import Identity, Storage
+from craft.storage.memory import MemoryStorage
+from craft.storage.rocks import RocksStorage
+from craft.transport import Transport
+from craft.transport.tcp import TcpTransport, tls_contexts
+from craft.types import ServerId
+
+
+@asynccontextmanager
+async def open_server(
+    config: Config,
+    state_machine: M,
+    *,
+    clock: Clock | None = None,
+    storage: Storage | None = None,
+    transport: Transport | None = None,
+) -> AsyncIterator[Server[M]]:
+    """Run a server while the block runs: `async with craft.open_server(config, state_machine) as server:`.
+
+    Everything runs in tasks below this block and nothing is left behind. Leaving the block normally hands the
+    led groups over first; leaving it by an exception or cancellation does not wait. If the server fails (a
+    disk, a port, the state machine), the block is cancelled and the error raised here. `clock`, `storage` and
+    `transport` replace what the configuration names (they are closed here).
+
+    Raises ConfigError (a port in use), WrongDirectory, DamagedStorage, SuspectStorage at start;
+    StorageFailed, ApplyFailed, SessionTaken later.
+    """
+    if storage is None:
+        storage = await trio.to_thread.run_sync(_open_storage, config)
+    try:
+        recovered = await trio.to_thread.run_sync(storage.recover)
+        transport = transport or tcp_transport(config, storage)
+        server = Server(
+            config,
+            state_machine,
+            clock=clock or SystemClock(),
+            storage=storage,
+            recovered=recovered,
+            transport=transport,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run)
+                if config.client_listen_address is not None:
+                    await nursery.start(Listener(server, config).run)
+                yield server
+                await server.close()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _alone(group) from None
+    finally:
+        storage.close()
+
+
+def _alone(error: BaseException) -> BaseException:
+    """The one error inside groups of one; the group itself where there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _open_storage(config: Config) -> Storage:
+    if config.data_dir is None:
+        return MemoryStorage(
+            Identity(config.cluster, config.server_id, secrets.token_hex(16), config.group_count)
+        )
+    return RocksStorage.open(
+        config.data_dir, cluster_id=config.cluster, server_id=config.server_id, groups=config.group_count
+    )
+
+
+def tcp_transport(config: Config, storage: Storage) -> TcpTransport:
+    """The TCP transport that a configuration describes."""
+    server_tls = client_tls = None
+    if config.tls is not None:
+        server_tls, client_tls = tls_contexts(config.tls.cert_file, config.tls.key_file, config.tls.ca_file)
+    known = dict(storage.peer_disks())
+
+    def known_disk(server_id: ServerId, disk_id: str) -> str | None:
+        """PROTOCOL 8: the first disk met under an id is remembered, and no other is let in under it."""
+        if server_id not in known:
+            storage.remember_peer_disk(server_id, disk_id)
+            known[server_id] = disk_id
+        if known[server_id] == disk_id:
+            return None
+        return (
+            f"server {server_id} comes with disk {disk_id}, but disk {known[server_id]} is known under"
+            " that id: its directory was wiped or replaced, and what it acknowledged may be gone"
+        )
+
+    return TcpTransport(
+        server_id=config.server_id,
+        cluster_id=config.cluster,
+        disk_id=storage.identity.disk_id,
+        groups=config.group_count,
+        listen=config.listen_address,
+        peers=config.advertised,
+        limits=config.transport,
+        known_disk=known_disk,
+        rng=random.Random(secrets.randbits(64)),
+        server_tls=server_tls,
+        client_tls=client_tls,
+        insecure_ok=config.insecure_listen,
+    )
