@@ -1,0 +1,138 @@
+"""Frames over TCP, with TLS or on loopback: one connection a direction and pair of servers (PROTOCOL 11).
+
+Each server connects to each of its peers and sends on that connection; it receives on those that its peers
+made. So a connection carries frames one way, and the other way the answer to the handshake, then its end.
+
+Invariants
+- One task writes to a stream. When it is cancelled, the stream is closed: never half a frame and then more.
+- `send` only queues. What is queued for a peer goes out with one wake-up, in bursts; urgent frames first.
+- Nothing that arrives can do more than end its own connection. Warnings about it are bounded in number.
+- The engine hears `link_up` and `link_down` in turn, for the connection that this server made.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import random
+import ssl
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from craft.errors import ConfigError
+from craft.limits import TransportLimits
+from craft.logs import RateLimited
+from craft.messages import Frame
+from craft.transport import Inbox
+from craft.transport.tcp.common import Address, KnownDisk, Ours, log
+from craft.transport.tcp.incoming import Acceptor
+from craft.transport.tcp.outgoing import Connection
+from craft.transport.tcp.tls import tls_contexts
+from craft.types import ServerId
+from craft.wire import MAGIC, NONCE_BYTES, PROTOCOL_VERSION, Hello
+
+__all__ = ["Address", "KnownDisk", "TcpTransport", "tls_contexts"]
+
+
+class TcpTransport:
+    """One server's TCP connections. See the port for what it owes."""
+
+    def __init__(
+        self,
+        *,
+        server_id: ServerId,
+        cluster_id: str,
+        disk_id: str,
+        groups: int,
+        listen: Address,
+        peers: Mapping[ServerId, Address],
+        limits: TransportLimits,
+        known_disk: KnownDisk,
+        rng: random.Random,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        insecure_ok: bool = False,
+    ) -> None:
+        """`known_disk(server_id, disk_id)` says why that disk is not the one known under that id, or None."""
+        if (server_tls is None) != (client_tls is None):
+            raise ConfigError("TLS is given for one direction only; allowed is both or neither")
+        hello = Hello(
+            MAGIC, PROTOCOL_VERSION, "peer", cluster_id, server_id, disk_id, groups, bytes(NONCE_BYTES)
+        )
+        addresses = {peer: address for peer, address in sorted(peers.items()) if peer != server_id}
+        complaints = RateLimited(log, interval_ms=limits.complaint_interval_ms, monotonic_s=trio.current_time)
+        self._ours = Ours(hello, addresses, limits, known_disk, rng, complaints)
+        self._listen = listen
+        self._insecure_ok = insecure_ok
+        self._acceptor = Acceptor(self._ours, server_tls)
+        self._connections = {peer: Connection(self._ours, peer, client_tls) for peer in addresses}
+        self._listening = trio.Event()
+        self._bound: Address | None = None
+
+    async def run(self, inbox: Inbox) -> None:
+        """Listen, connect and deliver until cancelled.
+
+        Raises ConfigError where the address cannot be listened on, before anything else.
+        """
+        listeners = await self._open_listeners()
+        self._bound = listeners[0].socket.getsockname()[:2]
+        self._listening.set()
+        async with trio.open_nursery() as nursery:
+            for connection in self._connections.values():
+                nursery.start_soon(connection.run, inbox)
+            serve = partial(self._acceptor.serve, inbox)
+            await trio.serve_listeners(serve, listeners, handler_nursery=nursery)
+
+    def send(self, peer: ServerId, frame: Frame) -> None:
+        """Queue a frame for a peer; dropped where there is no link."""
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.send(frame)
+
+    def disconnect(self, peer: ServerId, reason: str) -> None:
+        """Drop the connection by which `peer` sends to us."""
+        self._acceptor.disconnect(peer, reason)
+
+    async def listening(self) -> Address:
+        """The address listened on, as soon as there is one (port 0 has become a port)."""
+        await self._listening.wait()
+        assert self._bound is not None
+        return self._bound
+
+    def set_address(self, peer: ServerId, address: Address) -> None:
+        """Ids are not addresses: the next connection to `peer` goes there."""
+        if peer not in self._ours.addresses:
+            raise ValueError(f"peer is {peer}; allowed are {sorted(self._ours.addresses)}")
+        self._ours.addresses[peer] = address
+
+    async def _open_listeners(self) -> list[trio.SocketListener]:
+        host, port = self._listen[0] or None, self._listen[1]
+        try:
+            if self._acceptor.tls is None and not self._insecure_ok:
+                await _check_loopback(host, port)
+            return await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise ConfigError(_why_not_listening(host, port, error)) from error
+
+
+async def _check_loopback(host: str | None, port: int) -> None:
+    """PROTOCOL 11: without TLS nothing beyond this machine may connect, unless told so."""
+    found = await trio.socket.getaddrinfo(
+        host, port, type=trio.socket.SOCK_STREAM, flags=trio.socket.AI_PASSIVE
+    )
+    for _, _, _, _, address in found:
+        if not ipaddress.ip_address(address[0]).is_loopback:
+            raise ConfigError(
+                f"listen address is {host!r} port {port} ({address[0]}) without TLS; allowed is loopback"
+                " (127.0.0.1, ::1, localhost), or TLS, or insecure_ok where the network itself is trusted"
+            )
+
+
+def _why_not_listening(host: str | None, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"listen address is {host!r} port {port}, which is in use; allowed is a free port of this machine"
+        )
+    return f"listen address is {host!r} port {port} ({error}); allowed is an address of this machine"
