@@ -25,6 +25,7 @@ from craft.types import (
 )
 from tests.storage.disks import (
     CLUSTER,
+    FAST_FOLDER,
     GROUPS,
     SERVER,
     Disk,
@@ -280,7 +281,7 @@ class BothDisksAgree(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.TemporaryDirectory(dir=FAST_FOLDER)
         self.memory = MemoryDisk(TAIL_BYTES_MAX)
         self.rocks = RocksDisk(pathlib.Path(self._folder.name), TAIL_BYTES_MAX)
         self.term = 1
