@@ -276,7 +276,8 @@ class Server(Generic[M]):
 
     async def _turns(self) -> None:
         while True:
-            with trio.move_on_at(self._engine.wake_at / SECOND_NS):
+            # A microsecond late: floats round, and a turn that comes a nanosecond early would do nothing.
+            with trio.move_on_at(self._engine.wake_at / SECOND_NS + 1e-6):
                 await self._event.wait()
             await trio.lowlevel.cancel_shielded_checkpoint()  # whoever is about to propose joins this turn
             self._event = trio.Event()

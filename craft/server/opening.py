@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -12,6 +12,7 @@ import trio
 from craft.clock import Clock
 from craft.clock.system import SystemClock
 from craft.config import Config
+from craft.errors import ConfigError, FatalError
 from craft.server.core import M, Server
 from craft.server.listener import Listener
 from craft.storage import Identity, Storage
@@ -63,16 +64,28 @@ async def open_server(
                 await server.close()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _alone(group) from None
+            _raise_what_matters(group)
+            raise
     finally:
         storage.close()
 
 
-def _alone(error: BaseException) -> BaseException:
-    """The one error inside groups of one; the group itself where there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
+    """What ended the server, if that is in the group; else the block's own error, if it is alone in it."""
+    leaves = list(_leaves(group))
+    fatal = next((leaf for leaf in leaves if isinstance(leaf, FatalError | ConfigError)), None)
+    if fatal is not None:
+        raise fatal from group  # what callers raised because of it is in the group
+    if len(leaves) == 1:
+        raise leaves[0] from None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _open_storage(config: Config) -> Storage:
