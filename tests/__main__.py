@@ -25,7 +25,7 @@ STATIC_CHECKS = {
     "ruff check": ("ruff", "check", "--quiet", *TREES),
     "mypy": ("mypy", "--no-error-summary", *TREES),
 }
-PYTEST = ("pytest", "-q", "-n", WORKERS, "--dist", "loadgroup")
+PYTEST = ("pytest", "-q", "-n", WORKERS, "--dist", "worksteal")
 
 
 def run(command: tuple[str, ...], **environment: str) -> int:
