@@ -75,7 +75,7 @@ class Cluster:
         self.servers: dict[int, craft.Server[Any]] = {}
         self.clocks = {server_id: VirtualClock() for server_id in (1, 2, 3)}
         self.settings = settings
-        self.disks = {
+        self.disks: dict[int, MemoryStorage] = {
             server_id: FailingStorage(Identity("test", server_id, secrets.token_hex(16), 3))
             for server_id in (1, 2, 3)
         }
@@ -95,7 +95,7 @@ class Cluster:
         )
 
     async def start(self, server_id: int, machine: Any = None) -> craft.Server[Any]:
-        server = await self._stack.enter_async_context(self.opening(server_id, machine))
+        server: craft.Server[Any] = await self._stack.enter_async_context(self.opening(server_id, machine))
         self.servers[server_id] = server
         return server
 

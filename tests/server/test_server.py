@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import craft
-from tests.server.cluster import Cluster, Ledger, three_servers
+from tests.server.cluster import Cluster, FailingStorage, Ledger, three_servers
 
 # Each test asks for the `clock` that jumps: pytest-trio uses it as the time of the test.
 Clock = trio.testing.MockClock
@@ -255,22 +255,24 @@ async def test_a_disk_that_fails_ends_the_server_and_answers_nothing(clock: Cloc
     fates: list[str] = []
     with pytest.raises(craft.StorageFailed, match="no space left"):
         async with three_servers() as cluster:
-            setattr(cluster.disks[1], where, "no space left on device")
+            disk = cluster.disks[1]
+            assert isinstance(disk, FailingStorage)
+            setattr(disk, where, "no space left on device")
             with trio.CancelScope(shield=True):
                 try:
                     await cluster.servers[1].propose(b"x")
                 except craft.Unknown:
                     fates.append("unknown")
-            syncs = cluster.disks[1].syncs
+            syncs = disk.syncs
             with trio.CancelScope(shield=True):
                 await trio.sleep(5)
-            assert cluster.disks[1].syncs == syncs, "a failed sync is never retried"
+            assert disk.syncs == syncs, "a failed sync is never retried"
             await trio.sleep_forever()
     assert fates == ["unknown"]
 
 
 async def test_closing_hands_the_groups_over_first(clock: Clock) -> None:
-    """A server that leaves answers what it took, and the others lead its groups without an election timeout."""
+    """A server that leaves answers what it took, and the others lead its groups."""
     async with three_servers() as cluster:
         await cluster.servers[3].close()
         await cluster.servers[1].propose(b"x")
