@@ -37,7 +37,7 @@ FLOORS = """
 3  transport < transport.memory/ transport.tcp/
 3  clock < clock.system clock.manual clock.ntp/
 
-4  config/ stats < server/ < listener/ < client/ < cli/ < craft
+4  config/ stats < server/ < listener/ < client/ < cli/ < craft __main__
 """
 """A line is a floor's number and a room. A module imports from lower floors and, inside its own room, from
 further left of a `<`; never from above, beside it, or another room of its floor. Names are below `craft.`
