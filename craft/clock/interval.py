@@ -34,7 +34,7 @@ class Readings:
         if not self._started <= echo <= now.monotonic_ns:
             return
         known = self._readings.get(peer)
-        if known is None or echo >= known[0]:
+        if known is None or echo > known[0]:  # of answers to one frame the first is the closest
             self._readings[peer] = (echo, clock - echo)
 
     def clocks(self, now: Instant, me: ServerId) -> dict[ServerId, int]:
