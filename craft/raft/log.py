@@ -14,7 +14,7 @@ Reference: Raft 5.3; PROTOCOL 1, 10.
 
 from __future__ import annotations
 
-from craft.types import NOWHERE, Append, Entry, Index, Place, RecoveredGroup, Term, Timestamp, is_command
+from craft.types import Append, Entry, Index, Place, RecoveredGroup, Term, Timestamp, is_command
 
 
 class Log:
@@ -158,6 +158,6 @@ class Log:
             assert (
                 entry.index == index + 1
                 and entry.term >= term
-                and (entry.timestamp > timestamp or place == NOWHERE)
+                and (entry.timestamp > timestamp or index == 0)
             ), f"entry {entry[:4]} does not follow ({term=}, {index=}, {timestamp=})"
             term, index, timestamp = entry.term, entry.index, entry.timestamp

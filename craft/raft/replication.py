@@ -152,7 +152,7 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
     check_contiguous(r, sender, m.prev_index + 1, m.entries)
     if m.entries and m.entries[-1].term > m.term:
         raise WireError(
-            f"server {sender} sent entry {m.entries[-1][:4]} of group {r.group} from beyond its own term {m.term}"
+            f"server {sender} sent entry {m.entries[-1][:4]} of group {r.group}, beyond its own term {m.term}"
         )
     follow(r, sender, m.term, now)
     # Our committed prefix agrees with every legitimate leader's log; what is at or below it needs no look.
@@ -209,7 +209,7 @@ def accept_entries(r: RaftState, sender: ServerId, entries: tuple[Entry, ...]) -
             continue
         if not r.log.may_follow(entry):  # looked at before anything is cut for it
             raise WireError(
-                f"server {sender} sent entry {entry[:4]} of group {r.group}, which cannot follow the one before it"
+                f"server {sender} sent entry {entry[:4]} of group {r.group}, which cannot follow its log"
             )
         if term is not None:
             assert entry.index > r.commit_index, f"group {r.group}: truncating committed {entry.index}"
