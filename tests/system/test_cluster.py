@@ -188,7 +188,7 @@ async def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) 
 async def test_a_directory_of_another_server_is_refused(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
-    """A directory belongs to one server of one cluster with one number of groups; the error names what differs."""
+    """A directory belongs to one server of one cluster and its groups; the error names what differs."""
     (own, *_) = configs(tmp_path, 3, 3)
     process = ServerProcess(own, tmp_path, LEDGER)
     await process.start()
