@@ -29,6 +29,10 @@ class CommandTooLarge(Rejected):
     """One call's commands exceed `entry_bytes_max`. Nothing was taken; send less in one call."""
 
 
+class Unreachable(Rejected):
+    """A client has no connection to the server, or lost it before a read was answered. Nothing was taken."""
+
+
 class Unknown(CraftError):
     """The command may or may not take effect, now or later: the answer was lost, not the question."""
 

@@ -1,0 +1,185 @@
+"""What a client may ask, and how it is answered: one function an operation, and results as plain values.
+
+A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
+
+- `propose` `[command, …]` → results, one a command, or nil. All commands take effect at one position, or none
+  does.
+- `read` `query` → what `Queryable.query` answers, linearizable.
+- `status`, `metrics` `nil` → the server's own plain values.
+- `merged` `position` → the last merged entries after that position.
+
+Invariants
+- *ok*: it was done. *rejected*: it certainly has no effect. *unknown*: it may or may not take effect, now or
+  later. *failed*: the request makes no sense to this server; it has no effect.
+- Until clients have sessions, an answer lost on its way is unknown too: a client that asks again asks for a
+  second effect.
+- A value that msgpack cannot carry is replaced by its repr, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+from craft.errors import Rejected, RemoteError, Unknown, WireError
+from craft.state_machine import Queryable
+from craft.wire import PREFIX_BYTES, decode_message, encode_message
+from craft.wire.fields import shown
+from craft.wire.framing import ITEMS_MAX
+
+if TYPE_CHECKING:
+    from craft.server.core import Server
+
+REPLY_BYTES_MAX = 16 * 1024 * 1024
+"""One reply's payload. A greater answer is replaced by a text that says so."""
+
+REPR_CHARS_MAX = 1000
+"""The most that is sent of the repr of a result that msgpack cannot carry."""
+
+OK, REJECTED, UNKNOWN, FAILED = "ok", "rejected", "unknown", "failed"
+
+
+class Request(NamedTuple):
+    """One request of a client, checked as far as every operation needs it."""
+
+    number: int
+    operation: str
+    argument: Any
+
+
+class BadRequest(Exception):
+    """The request makes no sense to this server, but the stream can be trusted: it is answered *failed*."""
+
+
+def decode_request(payload: memoryview) -> Request:
+    """A request. Raises WireError where it cannot even be answered, for it has no number."""
+    value = decode_message(payload)
+    if type(value) is not tuple or len(value) != 3:
+        raise WireError(f"a request is {shown(value)}; allowed is [number, operation, argument]")
+    number, operation, argument = value
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise WireError(f"a request's number is {shown(number)}; allowed is an integer 0 … 2**63-1")
+    return Request(number, operation, argument)
+
+
+async def answer(server: Server[Any], request: Request) -> bytes:
+    """Do what a client asks; the reply, framed."""
+    try:
+        # A map or an array from the wire is no key of the table.
+        serve = OPERATIONS.get(request.operation) if type(request.operation) is str else None
+        if serve is None:
+            raise BadRequest(f"operation is {shown(request.operation)}; allowed are {', '.join(OPERATIONS)}")
+        return reply(request.number, OK, await serve(server, request.argument))
+    except BadRequest as error:
+        return reply(request.number, FAILED, str(error))
+    except Rejected as error:
+        return reply(request.number, REJECTED, f"{type(error).__name__}: {error}")
+    except Unknown as error:
+        return reply(request.number, UNKNOWN, str(error))
+
+
+# -- the operations --------------------------------------------------------------------------------
+
+
+async def _propose(server: Server[Any], argument: Any) -> Any:
+    commands = _commands(argument)
+    timeout_ms = server.config.clients.request_timeout_ms
+    with trio.move_on_after(timeout_ms / 1000):
+        if len(commands) == 1:  # then it shares a request with other clients' commands
+            return [await server.propose(commands[0])]
+        return await server.propose_many(commands)
+    raise Unknown(f"not applied within request_timeout_ms = {timeout_ms}; it may still take effect")
+
+
+def _commands(argument: Any) -> Sequence[bytes]:
+    if type(argument) is not tuple or not argument:
+        raise BadRequest(f"propose takes {shown(argument)}; allowed is an array of at least one command")
+    for number, command in enumerate(argument):
+        if type(command) is not bytes:
+            raise BadRequest(f"command {number} is {shown(command)}; allowed are bytes")
+    return argument
+
+
+async def _read(server: Server[Any], argument: Any) -> Any:
+    if type(argument) is not bytes:
+        raise BadRequest(f"read takes {shown(argument)}; allowed are bytes")
+    machine = server.state_machine
+    if not isinstance(machine, Queryable):
+        raise BadRequest(f"{type(machine).__name__} cannot be read from outside: it has no method query")
+    timeout_ms = server.config.clients.request_timeout_ms
+    with trio.move_on_after(timeout_ms / 1000):
+        return await server.read(lambda state: _ask(state, argument))
+    raise Rejected(f"not served within request_timeout_ms = {timeout_ms}: no majority answers")
+
+
+def _ask(machine: Queryable, query: bytes) -> Any:
+    try:
+        return machine.query(query)
+    except Exception as error:  # a query that raises is the reader's fault, and told to it alone
+        raise BadRequest(f"query raised {type(error).__name__}: {error}") from error
+
+
+async def _status(server: Server[Any], argument: Any) -> Any:
+    _no_argument("status", argument)
+    return server.status()
+
+
+async def _metrics(server: Server[Any], argument: Any) -> Any:
+    _no_argument("metrics", argument)
+    return server.metrics()
+
+
+async def _merged(server: Server[Any], argument: Any) -> Any:
+    if type(argument) is not int or not 0 <= argument < 2**63:
+        raise BadRequest(f"merged takes {shown(argument)}; allowed is a position, 0 or greater")
+    return server.recent_merged(argument)
+
+
+def _no_argument(operation: str, argument: Any) -> None:
+    if argument is not None:
+        raise BadRequest(f"{operation} takes {shown(argument)}; allowed is nil")
+
+
+OPERATIONS: dict[str, Callable[[Server[Any], Any], Awaitable[Any]]] = {
+    "propose": _propose,
+    "read": _read,
+    "status": _status,
+    "metrics": _metrics,
+    "merged": _merged,
+}
+"""What a client may ask."""
+
+
+# -- replies ---------------------------------------------------------------------------------------
+
+
+def reply(number: int | None, outcome: str, value: Any) -> bytes:
+    """A reply, framed; `number` is None where it is about the whole connection."""
+    framed = encode_message([number, outcome, plain(value)])
+    if len(framed) <= REPLY_BYTES_MAX:
+        return framed
+    size = len(framed) - PREFIX_BYTES
+    instead = f"an answer of {size} bytes, not sent; allowed are {REPLY_BYTES_MAX}"
+    # An array keeps its length, so that each command still has its result.
+    return encode_message([number, outcome, [instead] * len(value) if isinstance(value, list) else instead])
+
+
+def plain(value: Any) -> Any:
+    """A value that msgpack can carry there and back; what it cannot carry becomes its repr, item by item."""
+    if _survives(value):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= ITEMS_MAX:
+        return [plain(item) for item in value]
+    if isinstance(value, dict) and len(value) <= ITEMS_MAX and set(map(type, value)) <= {str, bytes}:
+        return {key: plain(item) for key, item in value.items()}
+    return repr(value)[:REPR_CHARS_MAX]
+
+
+def _survives(value: Any) -> bool:
+    try:
+        decode_message(encode_message(value)[PREFIX_BYTES:])
+    except (ValueError, TypeError, OverflowError, RecursionError, RemoteError):
+        return False
+    return True
