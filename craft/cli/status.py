@@ -1,0 +1,180 @@
+"""`craft status`: what servers see, as a table for people or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import trio
+
+from craft import client
+from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, json_of
+from craft.config import Config
+from craft.errors import ConfigError, CraftError, Unreachable
+
+DESCRIPTION = """\
+One block a server. Per group: the leader (* is this server), the term, the five rungs
+(how far its log is appended, persisted, committed, merged, applied) and its closed
+timestamp: no entry that commits later will be stamped at or before it. The merged
+log has reached the least of these, the safe timestamp."""
+
+EPILOG = """\
+examples:
+  craft status 127.0.0.1:8001 127.0.0.1:8002 127.0.0.1:8003
+  craft status --config server-1.toml --watch
+  craft status 127.0.0.1:8001 --json | jq '.[].merged_position'
+"""
+
+TIMEOUT_S = 5.0
+CLEAR = "\x1b[H\x1b[2J"
+SECOND_NS = 1_000_000_000
+MS_NS = 1_000_000
+
+Status: TypeAlias = Mapping[str, Any]
+
+
+def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """The subcommand's own arguments."""
+    command = add_command(
+        commands,
+        common,
+        "status",
+        help="show leaders, logs, clocks and links as servers see them",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    command.add_argument(
+        "addresses", nargs="*", metavar="ADDRESS", help="a server's client_listen, host:port"
+    )
+    command.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", help="ask the server of this configuration"
+    )
+    command.add_argument("--json", action="store_true", help="one line of JSON: what each address answers")
+    command.add_argument("-w", "--watch", action="store_true", help="again every second, until Ctrl-C")
+    command.set_defaults(run=_run, usage_error=command.error)
+
+
+def _run(options: argparse.Namespace) -> int:
+    addresses = list(options.addresses)
+    if options.config is not None:
+        addresses.append(_address_of(options.config))
+    if not addresses:
+        options.usage_error("whom to ask? allowed: addresses (host:port), or --config FILE")
+    code: int = trio.run(_show, addresses, options)
+    return code
+
+
+def _address_of(file: Path) -> str:
+    address = Config.load(file).client_listen_address
+    if address is None or address.port == 0:
+        raise ConfigError(f"{file}: client_listen: names no port to ask; allowed: give the address instead")
+    return str(address)
+
+
+async def _show(addresses: Sequence[str], options: argparse.Namespace) -> int:
+    while True:
+        answers = await ask_all(addresses)
+        text = json_of(answers) if options.json else table(answers)
+        clear = CLEAR if options.watch and not options.json and sys.stdout.isatty() else ""
+        print(clear + text, flush=True)
+        if not options.watch:
+            return EXIT_FAILED if any("error" in answer for answer in answers.values()) else EXIT_OK
+        await trio.sleep(1)
+
+
+async def ask_all(addresses: Sequence[str]) -> dict[str, Status]:
+    """What each address answers, or `{"error": …}`, in the order given."""
+    answers: dict[str, Status] = {address: {} for address in addresses}
+
+    async def ask(address: str) -> None:
+        try:
+            answers[address] = await _ask(address)
+        except CraftError as error:
+            answers[address] = {"error": str(error)}
+
+    async with trio.open_nursery() as nursery:
+        for address in answers:
+            nursery.start_soon(ask, address)
+    return answers
+
+
+async def _ask(address: str) -> Status:
+    with trio.move_on_after(TIMEOUT_S):
+        async with client.connect(address) as connection:
+            return await connection.status()
+    raise Unreachable(f"{address} does not answer within {TIMEOUT_S:g} s")
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def table(answers: Mapping[str, Status]) -> str:
+    """One block a server, in 80 columns."""
+    return "\n\n".join(
+        f"server ?  {address}\n  {status['error']}" if "error" in status else _block(address, status)
+        for address, status in answers.items()
+    )
+
+
+def _block(address: str, status: Status) -> str:
+    return "\n".join([*_head(address, status), "", *_groups(status), *_peers(status)])
+
+
+def _head(address: str, status: Status) -> list[str]:
+    state = "stopping" if status["stopping"] else "ready" if status["ready"] else "starting"
+    blocking = status["blocking_group"]
+    waits = "waits for no group"
+    if blocking is not None:
+        waits = f"waits for group {blocking}, {status['unmerged_bytes']} bytes unmerged"
+    clock = "clamped to a majority's" if status["clock_clamped"] else "not clamped"
+    merged = f"position {status['merged_position']}, digest {status['merged_digest'][:16]}"
+    applied = f"position {status['applied_position']}, stamped {clock_time(status['applied_timestamp'])}"
+    return [
+        f"server {status['server_id']}  {address}  cluster {status['cluster']}  {state}",
+        f"  merged   {merged}, {waits}",
+        f"  applied  {applied}",
+        f"  safe     {clock_time(status['safe_timestamp'])}",
+        f"  clock    {clock_time(status['clock_ns'])}, {clock}",
+        f"  pending  {status['pending_requests']} requests, {status['pending_reads']} reads",
+    ]
+
+
+def _groups(status: Status) -> list[str]:
+    head = "group  leader  term  appended persisted committed   merged  applied       closed"
+    lines = [head]
+    for group in status["groups"]:
+        leader = "-" if group["leader"] is None else str(group["leader"])
+        own = "*" if group["role"] == "leader" else " "
+        lines.append(
+            f"{group['group']:>5}{leader:>7}{own}{group['term']:>6}{group['appended']:>10}"
+            f"{group['persisted']:>10}{group['committed']:>10}{group['merged']:>9}{group['applied']:>9}"
+            f"{clock_time(group['closed_timestamp']):>13}"
+        )
+    return lines
+
+
+def _peers(status: Status) -> list[str]:
+    if not status["peers"]:
+        return []
+    lines = ["", f"{'peer':>5}{'link':>9}{'heard':>15}{'clock offset':>16}"]
+    for peer in status["peers"]:
+        link = "up" if peer["linked"] else "refused" if peer["refused"] else "down"
+        heard = "never" if peer["heard_ms_ago"] is None else f"{peer['heard_ms_ago']} ms ago"
+        offset = peer["clock_offset_ns"]
+        offset_text = "-" if offset is None else f"{offset / MS_NS:+.1f} ms"
+        lines.append(f"{peer['server_id']:>5}{link:>9}{heard:>15}{offset_text:>16}")
+    return lines
+
+
+def clock_time(timestamp: int) -> str:
+    """A timestamp's time of day in UTC, to the millisecond; `-` for none."""
+    if timestamp == 0:
+        return "-"
+    try:
+        return datetime.fromtimestamp(timestamp // MS_NS / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    except (OverflowError, ValueError):  # a wild clock may have stamped it
+        return str(timestamp)
