@@ -1,0 +1,115 @@
+"""How long does one client wait for one command while nothing else goes on, beside the disk's own sync?"""
+
+from __future__ import annotations
+
+import argparse
+
+from bench import machine
+from bench.experiment import (
+    Experiment,
+    Figures,
+    Progress,
+    add_common_options,
+    add_group_option,
+    seconds,
+    whole,
+)
+from bench.figures import cluster_figures
+from bench.loading import LoadPlan, agree, run_load, settle
+from bench.processes import Plan, cluster
+from bench.workload import KEY_BYTES
+from craft import EngineLimits
+
+SYNCS_BOUND = 3
+"""A command waits for a majority's sync; the other groups' closing entries, which it asks for, for another.
+The third is for a sync that had just begun."""
+
+BOUND_MS = 2.0
+"""For everything that is not the disk."""
+
+SEED = 2
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this experiment."""
+    add_common_options(parser)
+    add_group_option(parser)
+    parser.add_argument(
+        "--bytes",
+        type=whole(KEY_BYTES, EngineLimits().entry_bytes_max // 2),
+        default=64,
+        metavar="N",
+        help=f"size of a command, at least {KEY_BYTES} (default: 64)",
+    )
+    parser.add_argument(
+        "--seconds", type=seconds(0.1), default=5.0, metavar="S", help="the window (default: 5)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=seconds(),
+        default=1.0,
+        metavar="S",
+        help="load before the window, not counted (default: 1)",
+    )
+
+
+def check(options: argparse.Namespace) -> None:
+    """Any combination will do."""
+
+
+async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
+    """One client at server 1; the disk alone before and after, while the servers are idle."""
+    plan = Plan(servers=options.servers, groups=options.groups, directory=options.dir)
+    load = LoadPlan(
+        mode="awaited",
+        tasks=[1] + [0] * (options.servers - 1),
+        batch=1,
+        size=options.bytes,
+        warmup_s=options.warmup,
+        window_s=options.seconds,
+        seed=SEED,
+    )
+    progress.stage(f"starting {plan.servers} servers")
+    async with cluster(plan) as running:
+        doubts = await settle(running, progress)
+        probe = machine.sync_seconds(running.directory)
+        loaded = await run_load(running, load, progress)
+        agreed, failures = await agree(running, loaded, progress)
+        probe += machine.sync_seconds(running.directory)
+    figures = cluster_figures(loaded.measured, loaded.latencies, options.bytes)
+    sync = machine.sync_p50_ms(probe)
+    bound = SYNCS_BOUND * sync + BOUND_MS
+    if figures["p50_ms"] is None:
+        failures.append(f"nothing was answered within the window of {options.seconds:g} s")
+    if figures["elections"]:
+        doubts.append(f"{figures['elections']} elections within the window")
+    return {
+        **figures,
+        "fdatasync_p50_ms": round(sync, 3),
+        "bound_ms": round(bound, 3),
+        "within_bound": figures["p50_ms"] is not None and figures["p50_ms"] <= bound,
+        "agreed": agreed,
+        "doubts": doubts,
+    }, failures
+
+
+def summary(figures: Figures) -> list[str]:
+    """The figures for people."""
+    verdict = "kept" if figures["within_bound"] else "MISSED"
+    return [
+        f"latency      p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms, {figures['calls']:,} commands",
+        f"fdatasync    p50 {figures['fdatasync_p50_ms']} ms for small appends, same file system, same run",
+        f"bound        {SYNCS_BOUND} x fdatasync + {BOUND_MS:g} ms = {figures['bound_ms']} ms: {verdict}",
+        f"inside       sync p50 {figures['sync_p50_ms']} ms; {figures['cores_per_server']} cores a server",
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="latency",
+    question="How long does one client wait for one command, nothing else going on, beside the disk's sync?",
+    figure="p50_ms",
+    add_options=add_options,
+    check=check,
+    run=run,
+    summary=summary,
+)

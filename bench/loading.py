@@ -1,0 +1,180 @@
+"""A load over a window of time, and the check afterwards that every server did the same.
+
+The window's ends are instants of the machine's monotonic clock, which all processes share. A server takes its
+readings at its next turn, and rates are by the time between its readings.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from bench.experiment import Progress
+from bench.figures import Measured, load_latencies
+from bench.processes import BenchError, Cluster
+
+SETTLE_WITHIN_S = 20.0
+"""For every group to be led where it belongs; leaders come home a few seconds after a start."""
+
+AGREE_WITHIN_S = 60.0
+"""For all servers to apply the rest once nobody proposes any more."""
+
+AGREE_POLL_S = 0.1
+LEAD_S = 0.2
+"""From telling the servers when to take their readings until the first one is due."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPlan:
+    """What is proposed, and for how long."""
+
+    mode: str
+    tasks: list[int]
+    """Tasks that propose, a server."""
+
+    batch: int
+    size: int
+    warmup_s: float
+    window_s: float
+    seed: int
+    profile: str | None = None
+    """A file for the profile of the first server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What came of it."""
+
+    measured: list[Measured]
+    latencies: list[float]
+    answered: int
+    """Commands answered to their callers, warm-up and wind-down included."""
+
+    overloaded: int
+    """Calls refused as Overloaded."""
+
+
+async def settle(cluster: Cluster, progress: Progress) -> list[str]:
+    """Wait until the servers are ready and lead evenly; returns what is not as it should be."""
+    progress.stage("waiting for leaders")
+    replies = await cluster.ask_all("settle", within_s=SETTLE_WITHIN_S, patience_s=SETTLE_WITHIN_S)
+    leaders = replies[0]["leaders"]
+    if len({leader for leader in leaders if leader is not None}) < min(len(leaders), len(cluster.processes)):
+        return [f"leaders were not spread over the servers at the start: {leaders}"]
+    return []
+
+
+async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
+    """Start the load, measure over the window, stop the load."""
+    progress.stage(f"warming up for {plan.warmup_s:g} s, then measuring for {plan.window_s:g} s")
+    rng = random.Random(plan.seed)
+    shared = {"mode": plan.mode, "batch": plan.batch, "size": plan.size}
+    await cluster.ask_each(
+        "start", [{**shared, "tasks": tasks, "seed": rng.getrandbits(64)} for tasks in plan.tasks]
+    )
+    measured = await _measure(cluster, plan, progress)
+    progress.stage("waiting for the last answers")
+    stopped = await cluster.ask_all("stop")
+    return Run(
+        measured=measured,
+        latencies=load_latencies(_latency_file(cluster, one.number) for one in cluster.processes),
+        answered=sum(one["answered"] for one in stopped),
+        overloaded=sum(one["overloaded"] for one in stopped),
+    )
+
+
+def _latency_file(cluster: Cluster, number: int) -> Any:
+    return cluster.directory / f"latencies-{number}"
+
+
+async def _measure(cluster: Cluster, plan: LoadPlan, progress: Progress) -> list[Measured]:
+    from_s = time.monotonic() + LEAD_S + plan.warmup_s
+    answered: dict[int, int] = {}
+    shown = (time.monotonic(), 0)
+
+    def show(server: int, count: int) -> None:
+        nonlocal shown
+        answered[server] = count
+        now, total = time.monotonic(), sum(answered.values())
+        if len(answered) == len(cluster.processes):
+            rate = (total - shown[1]) / (now - shown[0])
+            text = f"{rate:12,.0f} commands a second" if shown[1] else ""
+            progress.bar(text, (now - from_s) / plan.window_s)
+            shown = (now, total)
+            answered.clear()
+
+    window = {"from_s": from_s, "to_s": from_s + plan.window_s}
+    return await cluster.ask_each(
+        "measure",
+        [
+            {
+                **window,
+                "latencies": str(_latency_file(cluster, one.number)),
+                "profile": plan.profile if one.number == 1 else None,
+                "patience_s": plan.warmup_s + plan.window_s,
+                "progress": show,
+            }
+            for one in cluster.processes
+        ],
+    )
+
+
+# -- agreement -------------------------------------------------------------------------------------
+
+
+async def agree(
+    cluster: Cluster, run: Run, progress: Progress, *, plant: bool = False
+) -> tuple[Any, list[str]]:
+    """Wait until all servers are at one position, and compare what they hold; returns it and the differences.
+
+    `plant` falsifies one command on the last server first.
+    """
+    progress.stage("comparing the servers")
+    positions = await _same_position(cluster)
+    last = cluster.processes[-1]
+    contents = await cluster.ask_each(
+        "content", [{"plant": plant and one is last} for one in cluster.processes]
+    )
+    states = [{**position, **content} for position, content in zip(positions, contents, strict=True)]
+    found = differences(states, run.answered)
+    agreed = {
+        name: states[0][name]
+        for name in ("merged_position", "merged_digest", "state_digest", "applied", "keys")
+    }
+    return {**agreed, "answered": run.answered}, found
+
+
+async def _same_position(cluster: Cluster) -> list[Any]:
+    with trio.move_on_after(AGREE_WITHIN_S):
+        while True:
+            states = await cluster.ask_all("positions")
+            places = {
+                place for state in states for place in (state["merged_position"], state["applied_position"])
+            }
+            if len(places) == 1:
+                return states
+            await cluster.ask_all("reach", position=max(places), patience_s=AGREE_WITHIN_S)
+            await trio.sleep(AGREE_POLL_S)
+    raise BenchError(f"the servers did not reach one position within {AGREE_WITHIN_S:.0f} s after the load")
+
+
+def differences(states: list[dict[str, Any]], answered: int) -> list[str]:
+    """What contradicts that every server applied each answered command exactly once, in the same order."""
+    found = []
+    for name in ("merged_position", "merged_digest", "state_digest", "applied", "keys"):
+        values = [state[name] for state in states]
+        if len(set(values)) > 1:
+            shown = ", ".join(f"server {number}: {value}" for number, value in enumerate(values, start=1))
+            found.append(f"{name} differs: {shown}")
+    for number, state in enumerate(states, start=1):
+        if state["applied"] != answered:
+            found.append(
+                f"server {number} applied {state['applied']} commands; callers were answered {answered}"
+            )
+        if state["lacking"]:
+            found.append(f"server {number} lacks {state['lacking']} of the commands that it answered last")
+    return found
