@@ -83,8 +83,8 @@ class Client:
     async def propose(self, commands: Sequence[bytes]) -> Any:
         """Propose commands that take effect together, at one position or not at all; one result a command.
 
-        Results are as the state machine's server could pack them: tuples for lists, and the repr of what
-        msgpack cannot carry. Raises Rejected: no effect, ever (Unreachable: it never left). Unknown: it may
+        A command without a result has None. Results are as the server could pack them: tuples for lists, and
+        the repr of what msgpack cannot carry. Raises Rejected: no effect, ever (Unreachable: it never left). Unknown: it may
         or may not take effect, now or later; also where the connection broke before the answer, and nothing
         was proposed again. RemoteError: the server finds the request wrong; no effect.
         """
@@ -248,8 +248,8 @@ async def _introduce(
                 encode_hello(Hello(MAGIC, PROTOCOL_VERSION, "client", cluster, 0, "", 0, nonce))
             )
             answer = decode_answer(await read_handshake(stream))
-    except RemoteError:
-        raise
+    except RemoteError as error:
+        raise HandshakeRefused(f"{where} does not speak this protocol: {error}") from error
     except LOST as error:
         raise Unreachable(f"{where} does not answer: {reason(error)}") from error
     if isinstance(answer, Refusal):

@@ -2,7 +2,7 @@
 
 A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 
-- `propose` `[command, …]` → results, one a command, or nil. All commands take effect at one position, or none
+- `propose` `[command, …]` → results, one a command. All commands take effect at one position, or none
   does.
 - `read` `query` → what `Queryable.query` answers, linearizable.
 - `status`, `metrics` `nil` → the server's own plain values.
@@ -89,7 +89,8 @@ async def _propose(server: Server[Any], argument: Any) -> Any:
     with trio.move_on_after(timeout_ms / 1000):
         if len(commands) == 1:  # then it shares a request with other clients' commands
             return [await server.propose(commands[0])]
-        return await server.propose_many(commands)
+        results = await server.propose_many(commands)
+        return [None] * len(commands) if results is None else results
     raise Unknown(f"not applied within request_timeout_ms = {timeout_ms}; it may still take effect")
 
 
