@@ -53,9 +53,14 @@ class Progress:
         self.moved_at = now  # when it last made progress, or was last sent something with nothing in flight
 
     def become_probe(self) -> None:
-        """Forget what is in flight and ask again from the last match."""
+        """Forget what is in flight and ask again: from the last match, or where it was probed before.
+
+        A probe without an answer says nothing about `next`; going back to a match that is not known yet would
+        send the whole log, and from a compacted one a snapshot.
+        """
+        if self.state is ProgressState.REPLICATE:
+            self.next = self.match + 1
         self.state = ProgressState.PROBE
-        self.next = self.match + 1
         self._forget_inflight()
 
     def become_replicate(self) -> None:

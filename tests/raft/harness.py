@@ -236,7 +236,10 @@ class Cluster:
             return f"{i} is down, on disk: {show_entries(self._disks[i].entries) or 'nothing'}"
         r = self.state(i)
         log = self.log(i) or "empty"
-        return f"{i} {r.role.value} t{r.term} commit {r.commit_index} durable {r.log.persisted} log {log}"
+        vote = f" vote {r.vote}" if r.vote else ""
+        return (
+            f"{i} {r.role.value} t{r.term}{vote} commit {r.commit_index} durable {r.log.persisted} log {log}"
+        )
 
     # -- expecting ----------------------------------------------------------------------------------
 
@@ -375,7 +378,7 @@ class Cluster:
         self._turn(i)
 
     def crash(self, i: int) -> None:
-        """The power goes: memory, unsynced writes and what was on its way out are lost."""
+        """The power goes: memory, unsynced writes and what waited for them are lost."""
         del self.replicas[i]
         self.wire = [envelope for envelope in self.wire if envelope.to != i]
         self.events.append(f"{i} crashed")

@@ -984,6 +984,22 @@ def test_a_new_connection_asks_anew() -> None:
     cluster.expect_log(2, "1@1 1@2:x")
 
 
+def test_a_follower_that_was_away_is_probed_at_the_end_of_the_log() -> None:
+    """A new leader that never heard it asks at its own end, however often; not the whole log."""
+    cluster = led()
+    cluster.partition(3)
+    for command in "abc":
+        cluster.propose(1, command)
+    cluster.settle()
+    cluster.transfer(1, 2)
+    cluster.live(5 * LEASE_MS)
+    cluster.expect_leader(2)
+    cluster.heal()
+    assert [m.prev_index for m in cluster.sent(AppendEntries, to=3)] == [4]
+    cluster.settle()
+    assert cluster.log(3) == cluster.log(2)
+
+
 def test_a_follower_behind_the_leaders_memory_is_read_from_disk() -> None:
     """The entry before an append is known by term after compaction too (etcd-io/raft 76f1249, 124)."""
     cluster = led()

@@ -113,6 +113,14 @@ def test_probing_anew_forgets_what_was_in_flight() -> None:
     assert not progress.loading
 
 
+def test_a_probe_without_an_answer_is_repeated_at_its_place() -> None:
+    """Silence says nothing about the follower's log; from the first index on would be all of it."""
+    progress = probing(next_index=1000)
+    progress.sent(999, 0, now=0)
+    progress.become_probe()
+    assert (progress.next, progress.probed) == (1000, False)
+
+
 def test_silence_counts_from_when_something_was_due() -> None:
     """A follower that had nothing to answer is not silent: the wait begins with the first append sent."""
     progress = replicating()
