@@ -5,9 +5,11 @@ Machines differ from hour to hour; what ran minutes apart on the same disk and c
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
-import subprocess
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +52,11 @@ class Beside:
             )
 
     async def run(self, when: str, place: Path | None) -> dict[str, Any]:
-        """Run it once; its output (both streams) and its figure. Raises BenchError if it fails."""
+        """Run it once; its output, its errors and its figure. Raises BenchError if it fails."""
         with tempfile.TemporaryDirectory(prefix="craft-beside-", dir=place) as directory:
-            output = await _output(self.command, directory)
-        return {"when": when, "command": self.command, "output": output, "figure": self.figure_in(output)}
+            output, errors = await _run(self.command, directory)
+        figure = self.figure_in(output)
+        return {"when": when, "command": self.command, "output": output, "errors": errors, "figure": figure}
 
     def figure_in(self, output: str) -> float | None:
         """The command's figure: the median of all matches in its output. Raises BenchError without any."""
@@ -67,7 +70,13 @@ class Beside:
             ) from None
 
 
-async def _output(command: str, directory: str) -> str:
+async def _kill_all(process: trio.Process) -> None:
+    """The command and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _run(command: str, directory: str) -> tuple[str, str]:
     try:
         with trio.fail_after(SECONDS_MAX):
             done = await trio.run_process(
@@ -75,17 +84,19 @@ async def _output(command: str, directory: str) -> str:
                 cwd=directory,
                 stdin=b"",
                 capture_stdout=True,
-                stderr=subprocess.STDOUT,
+                capture_stderr=True,
                 check=False,
+                start_new_session=True,
+                deliver_cancel=_kill_all,
             )
     except trio.TooSlowError:
         raise BenchError(f"--beside {command!r} took more than {SECONDS_MAX:.0f} s") from None
     except OSError as error:
         raise BenchError(f"--beside {command!r} cannot be started: {error}") from None
-    output = done.stdout.decode(errors="replace")
+    output, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.returncode:
-        raise BenchError(f"--beside {command!r} failed with exit code {done.returncode}:\n{output}")
-    return output
+        raise BenchError(f"--beside {command!r} failed with exit code {done.returncode}:\n{output}{errors}")
+    return output, errors
 
 
 def related(figure: float | None, runs: list[dict[str, Any]]) -> float | None:
