@@ -157,7 +157,7 @@ class Process:
         try:
             await self._input.send_all(json.dumps(request).encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self._failure("ended") from None
+            raise self._failure(f"ended with exit code {await self._process.wait()}") from None
 
     def _failure(self, what: str) -> BenchError:
         tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
