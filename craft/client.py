@@ -84,9 +84,11 @@ class Client:
         """Propose commands that take effect together, at one position or not at all; one result a command.
 
         A command without a result has None. Results are as the server could pack them: tuples for lists, and
-        the repr of what msgpack cannot carry. Raises Rejected: no effect, ever (Unreachable: it never left). Unknown: it may
-        or may not take effect, now or later; also where the connection broke before the answer, and nothing
-        was proposed again. RemoteError: the server finds the request wrong; no effect.
+        the repr of what msgpack cannot carry.
+
+        Raises Rejected: no effect, ever (Unreachable: it never left). Unknown: it may or may not take effect,
+        now or later; also where the connection broke before the answer, and nothing was proposed again.
+        RemoteError: the server finds the request wrong; no effect.
         """
         waiting = await self._ask("propose", list(commands))
         if waiting.outcome is None:

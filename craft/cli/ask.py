@@ -13,10 +13,10 @@ from craft.cli.common import EXIT_OK, Commands, add_command, json_of, text_of
 from craft.errors import Unknown, Unreachable
 
 PROPOSE = """\
-All commands take effect together, in this order, with nothing between, or none does.
-Prints one result a command, as the server's state machine returned it. Each run is
-a new proposal: where the outcome is unknown (exit code 3), running it again may
-give it a second effect."""
+All commands take effect together, in this order, with nothing between, or none
+does. Prints one result a command, as the server's state machine returned it.
+Each run is a new proposal: where the outcome is unknown (exit code 3), running
+it again may give it a second effect."""
 
 PROPOSE_EXAMPLES = """\
 examples:
@@ -26,8 +26,8 @@ examples:
 
 READ = """\
 Prints what the state machine's method query answers, when everything that was
-answered anywhere before this call has been applied there: a linearizable read, from
-any server."""
+answered anywhere before this call has been applied there: a linearizable read,
+from any server."""
 
 READ_EXAMPLES = """\
 examples:

@@ -42,7 +42,7 @@ def add_command(
 
 
 def alone(error: BaseException) -> BaseException:
-    """The one error inside groups of one; of several, one that is no cancellation; else the group itself."""
+    """The one error inside groups of one; the group itself where there are several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

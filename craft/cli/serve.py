@@ -16,14 +16,14 @@ import trio
 
 from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command
 from craft.config import Config
-from craft.errors import ConfigError
+from craft.errors import ConfigError, NotReady
 from craft.server import Server, open_server
 from craft.state_machine import StateMachine
 
 DESCRIPTION = """\
-Runs until SIGTERM or Ctrl-C, then hands its groups to other servers, answers what
-it still can, and ends. A second signal ends it at once. Two lines on stdout say
-when it listens and when it is ready; everything else is logged to stderr.
+Runs until SIGTERM or Ctrl-C, then hands its groups to other servers, answers
+what it still can, and ends. A second signal ends it at once. Two lines on
+stdout say when it listens and when it is ready; all else is logged to stderr.
 
 The state machine is a class (or function) that is called without arguments and
 returns an object with a method apply_batch; with a method query too, it can be
@@ -32,7 +32,7 @@ read by `craft read`. It is looked for in the current directory first."""
 EPILOG = """\
 examples:
   craft serve --config server-1.toml --state-machine bank:Accounts
-  craft serve -c /etc/craft.toml -m mypackage.machines:Ledger --log-level warning
+  craft serve -c /etc/craft.toml -m bank.machines:Accounts --log-level error
 
 a configuration:
   cluster = "bank"
@@ -137,8 +137,9 @@ async def _obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None
 
 
 async def _say_when_ready(server: Server[Any]) -> None:
-    await server.wait_ready()
-    _say(f"craft: server {server.config.server_id} is ready")
+    with contextlib.suppress(NotReady):  # it ends before it is ready, and says itself why
+        await server.wait_ready()
+        _say(f"craft: server {server.config.server_id} is ready")
 
 
 def _listening(config: Config, server: Server[Any]) -> str:

@@ -17,10 +17,10 @@ from craft.config import Config
 from craft.errors import ConfigError, CraftError, Unreachable
 
 DESCRIPTION = """\
-One block a server. Per group: the leader (* is this server), the term, the five rungs
-(how far its log is appended, persisted, committed, merged, applied) and its closed
-timestamp: no entry that commits later will be stamped at or before it. The merged
-log has reached the least of these, the safe timestamp."""
+One block a server. Per group: the leader (* is this server), the term, the five
+rungs (how far its log is appended, persisted, committed, merged, applied) and
+its closed timestamp: no entry that commits later will be stamped at or before
+it. The merged log has reached the least of these, the safe timestamp."""
 
 EPILOG = """\
 examples:

@@ -23,10 +23,11 @@ from craft.cli.demo.view import View, choose
 
 DESCRIPTION = """\
 Starts ordinary `craft serve` processes on loopback, with RocksDB in a temporary
-directory; writes through all of them at once; kills one with SIGKILL and measures
-how long the merge stands still on the others; starts it again; and at the end
-compares the servers: the same merged log, the same state, and every answered write
-there exactly once. Exit code 0 if all of it holds, else 1 and the first difference."""
+directory; writes through all of them at once; kills one with SIGKILL and
+measures how long the merge stands still on the others; starts it again; and at
+the end compares the servers: the same merged log, the same state, and every
+answered write there exactly once. Exit code 0 if all of it holds, else 1 and
+the first difference."""
 
 EPILOG = """\
 examples:

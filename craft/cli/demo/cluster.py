@@ -52,6 +52,7 @@ def prepare(directory: Path | None) -> Path:
     if directory is None:
         directory = Path(tempfile.mkdtemp(prefix="craft-demo-"))
     try:
+        directory = directory.resolve()  # a configuration's relative paths would begin at its own place
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()) and not (directory / MARK).is_file():
             raise ConfigError(
@@ -169,8 +170,9 @@ class ServerProcess:
         raise error(f"server {self.server_id} ended by itself with code {self._process.returncode}: {last}")
 
     def _last_words(self) -> str:
-        lines = self._log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        text = self._log_file.read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip(" |+-") for line in text.splitlines()]
+        return next(filter(None, reversed(lines)), "it said nothing")
 
     async def kill(self) -> None:
         """SIGKILL: no last word to anybody, nothing flushed."""

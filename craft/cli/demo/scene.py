@@ -15,7 +15,7 @@ STRIP = WIDTH - LABEL - 3
 BAR = 15
 STRIP_GROUPS_MAX = 6
 LEADS_MAX = 5
-CAPTION = " the newest entries of all groups, a column each, fall into one log by timestamp:"
+CAPTION = " the groups' newest entries, a column each, fall into one log by timestamp:"
 SAMPLE_S = 0.25
 CAUGHT_UP = 0.95
 """Whoever has merged less than this share of what the foremost has is still catching up."""
@@ -109,11 +109,11 @@ def _server(scene: Scene, station: Station, ink: Ink) -> str:
         state, dress = "catching up", ink.bold
     rate = scene.per_server.get(station.server_id, 0.0)
     position = station.position if process.up else 0
-    filled = BAR * position // max(1, scene.load.top)
+    filled = min(BAR, BAR * position // max(1, scene.load.top))
     bar = "█" * filled + ink.faint("░" * (BAR - filled))
     pid = str(process.pid or "-")
     leads = _leads(station.leads(), ink)
-    return f" {station.server_id:<8}{pid:<10}{dress(f'{state:<12}')}{leads}{rate:>8.0f}   {bar} {position:>6}"
+    return f" {station.server_id:<8}{pid:<10}{dress(f'{state:<12}')}{leads}{rate:>8.0f}   {bar} {position:>8}"
 
 
 def _leads(groups: list[int], ink: Ink) -> str:
