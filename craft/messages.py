@@ -104,9 +104,10 @@ class Forward(NamedTuple):
 
 
 class ForwardRefused(NamedTuple):
-    """These requests of the receiver were not appended in `group`."""
+    """These requests of the receiver's session `counter` were not appended in `group`."""
 
     group: GroupId
+    counter: int
     requests: tuple[int, ...]
 
 

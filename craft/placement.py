@@ -15,17 +15,21 @@ from collections.abc import Iterable
 
 from craft.types import GroupId, ServerId
 
+ATTEMPTS_MAX = 16
+"""Doublings of a wait that are counted; the bound is reached long before."""
+
 
 class Placement:
     """One server's view of where each group should be led."""
 
-    __slots__ = ("_back_off", "_back_off_max", "_back_off_min", "_last_leader", "_well_since")
+    __slots__ = ("_attempts", "_back_off", "_back_off_max", "_back_off_min", "_last_leader", "_well_since")
 
     def __init__(self, *, leader_return_ns: int, leader_return_ns_max: int) -> None:
         self._back_off_min = leader_return_ns
         self._back_off_max = leader_return_ns_max
         self._back_off: dict[GroupId, int] = {}
         self._well_since: dict[GroupId, int] = {}
+        self._attempts: dict[GroupId, int] = {}  # hand-overs to the preferred server that did not work
         self._last_leader: dict[GroupId, ServerId] = {}
 
     @staticmethod
@@ -49,6 +53,7 @@ class Placement:
         self._last_leader[group] = leader
         if leader != before:
             self._well_since.pop(group, None)
+            self._attempts.pop(group, None)
         if before == preferred != leader and not voluntary:
             back_off = self._back_off.get(group, self._back_off_min) * 2
             self._back_off[group] = min(back_off, self._back_off_max)
@@ -59,4 +64,14 @@ class Placement:
             self._well_since.pop(group, None)
             return False
         since = self._well_since.setdefault(group, now)
-        return now - since >= self._back_off.get(group, self._back_off_min)
+        wait = self._back_off.get(group, self._back_off_min) << self._attempts.get(group, 0)
+        return now - since >= min(wait, self._back_off_max)
+
+    def returning(self, group: GroupId, now: int) -> None:
+        """The group is being handed to the preferred server.
+
+        The group rests meanwhile: if it does not work, the next attempt waits twice as long, or a server that
+        looks well and cannot lead would stall the group again and again.
+        """
+        self._well_since[group] = now
+        self._attempts[group] = min(self._attempts.get(group, 0) + 1, ATTEMPTS_MAX)

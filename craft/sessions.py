@@ -23,6 +23,8 @@ from craft.types import Proposal, ServerId
 
 OPEN = 0  # the request number of the proposal that opens a session; its body is the incarnation's nonce
 NONCE_BYTES = 16
+PROPOSAL_HEADER_BYTES = 56
+"""What a proposal costs at most besides its body: seven msgpack headers and five numbers."""
 
 
 class Opened(Enum):

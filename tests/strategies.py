@@ -93,7 +93,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Fetch: st.builds(Fetch, groups, numbers),
     FetchResult: fetch_results(),
     Forward: st.builds(Forward, groups, st.lists(proposals, max_size=3).map(tuple)),
-    ForwardRefused: st.builds(ForwardRefused, groups, st.lists(numbers, max_size=4).map(tuple)),
+    ForwardRefused: st.builds(ForwardRefused, groups, numbers, st.lists(numbers, max_size=4).map(tuple)),
     ReadQuery: st.builds(ReadQuery, numbers),
     ReadReport: st.builds(
         ReadReport,

@@ -41,7 +41,7 @@ from craft.placement import Placement
 from craft.raft import Raft, Role, replication
 from craft.reads import QuorumReads
 from craft.ready import Ready
-from craft.sessions import NONCE_BYTES, Sessions
+from craft.sessions import NONCE_BYTES, OPEN, Sessions
 from craft.types import Configuration, Entry, GroupId, Instant, Position, Recovered, ServerId, Write
 
 if typing.TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Engine:
             rng=rng,
             now=now,
             nonce=rng.randbytes(NONCE_BYTES),
+            started=monotonic,
             configuration=configuration,
             replicas=replicas,
             peers={peer: Peer(peer) for peer in sorted(voters - {server_id})},
@@ -102,6 +103,8 @@ class Engine:
                 leader_return_ns_max=limits.leader_return_ms_max * MS,
             ),
         )
+        # Another list than any that a peer still remembers from an earlier incarnation.
+        e.leads_version = 1 + rng.getrandbits(32)
         e.queues = [LeaderQueue() for _ in range(groups)]
         e.leaders = [(0, None)] * groups
         e.announced = [0] * groups
@@ -136,6 +139,8 @@ class Engine:
             )
         first = peer.heard_at is None
         peer.heard_at, peer.echo, peer.links = now.monotonic_ns, frame.sent, frame.links
+        if e.started <= frame.echo <= now.monotonic_ns:
+            peer.reached_at = max(peer.reached_at, frame.echo)
         e.readings.observe(sender, frame.clock, frame.echo, now)
         for message in frame.messages:
             _HANDLERS[type(message)](e, sender, message)
@@ -274,6 +279,8 @@ class Engine:
         rejected: list[Any] = []
         unknown: list[Any] = []
         for pending in e.pending.values():
+            if pending.request == OPEN:
+                continue  # our own, nobody waits for it
             never_left = pending.stage is not Stage.APPENDED and not pending.unsettled
             (rejected if never_left else unknown).append(pending.token)
         e.pending, e.unrouted = {}, []
@@ -318,7 +325,7 @@ class Engine:
             proposing.leader_changed(e, group)
             if r.leader_id is not None:
                 preferred = Placement.preferred(group, r.configuration.voters)
-                voluntary = r.transfer_term == r.term
+                voluntary = r.transfer_term == r.term and not placing.clock_is_wild(e, r, preferred)
                 e.placement.leader_seen(group, r.leader_id, preferred=preferred, voluntary=voluntary)
         if changed:
             linking.leads_changed(e)
@@ -345,7 +352,7 @@ class Engine:
         counter = e.counter if e.counter_due else None
         if e.counter_due:
             e.counter_due, e.counter_write = False, e.next_write
-        e.writing, e.writing_groups = e.next_write, tuple(groups)
+        e.writing, e.writing_groups, e.write_began = e.next_write, tuple(groups), e.now.monotonic_ns
         e.next_write += 1
         return Write(e.writing, tuple(appends), tuple(hard_states), counter)
 
@@ -365,8 +372,15 @@ class Engine:
 
 def _step(e: EngineState, sender: ServerId, message: Any) -> None:
     linking.check_group(e, sender, message.group)
+    e.dirty.add(message.group)  # first: a message that is refused half way may have changed the term
     e.replicas[message.group].step(sender, message, e.now.monotonic_ns)
-    e.dirty.add(message.group)
+
+
+def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> None:
+    if e.stopping:
+        linking.check_group(e, sender, message.group)
+    else:
+        _step(e, sender, message)
 
 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
@@ -397,6 +411,7 @@ def _heartbeats(e: EngineState, sender: ServerId, message: Heartbeats) -> None:
 
 _HANDLERS: dict[type, Callable[[EngineState, ServerId, Any], None]] = {
     **dict.fromkeys(_RAFT_MESSAGES, _step),
+    TimeoutNow: _step_timeout_now,
     AppendEntries: _step_append,
     FetchResult: _step_fetch_result,
     Heartbeats: _heartbeats,

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from craft.clock import stamper
 from craft.engine import proposing
-from craft.engine.loading import begin_load
-from craft.engine.state import MS, EngineState, LeaderQueue, LoadPurpose
+from craft.engine.loading import load_append
+from craft.engine.state import MS, EngineState, LeaderQueue
 from craft.raft import RaftState, replication
 from craft.sessions import OPEN, encode_payload
 from craft.types import EntryKind, GroupId, Proposal, Timestamp
@@ -28,16 +28,22 @@ def turn(e: EngineState) -> None:
     bounded_now: Timestamp | None = None
     appended: set[GroupId] = set()
     for group in led:
-        r, queue = e.raft(group), e.queues[group]
+        queue = e.queues[group]
+        if group not in e.dirty and not queue.proposals:
+            continue  # most groups, most turns
+        r = e.raft(group)
         _forget_committed(queue, r)
         if r.noop_due or (queue.proposals and _may_append_commands(e, r, queue)):
             bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
+            before = r.log.last_index
             _append_due(e, r, queue, bounded_now)
-            appended.add(group)
+            if r.log.last_index > before:  # else every proposal waits for its floor
+                appended.add(group)
     if e.demand:
         for group in led:
             r = e.raft(group)
-            if r.log.last_timestamp < e.demand and group not in appended:
+            # A group that is being handed over rests for that moment: TimeoutNow waits for the log's end.
+            if r.log.last_timestamp < e.demand and group not in appended and r.transfer_to is None:
                 bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
                 _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
                 appended.add(group)
@@ -48,15 +54,27 @@ def turn(e: EngineState) -> None:
 
 def _bounded_now(e: EngineState, r: RaftState) -> Timestamp:
     """PROTOCOL 2: the clock, where it does not lead a majority's clocks by too much."""
+    clock, clamped = _read_clock(e, r)
+    e.clamps += clamped
+    return clock
+
+
+def _read_clock(e: EngineState, r: RaftState) -> tuple[Timestamp, bool]:
     reached = e.readings.reached(r.configuration, e.now, e.me)
     clock, clamped = stamper.bounded(e.now.clock_ns, reached, e.limits.clock_offset_ms_max * MS)
     if not clamped:
         e.clamped_since = None
+    elif e.clamped_since is None:
+        e.clamped_since = e.now.monotonic_ns
+    return clock, clamped
+
+
+def note_clamp(e: EngineState) -> None:
+    """Is the clock clamped now? Asked regularly, for a leader that is idle takes no stamps."""
+    if e.led:
+        _read_clock(e, e.raft(min(e.led)))
     else:
-        e.clamps += 1
-        if e.clamped_since is None:
-            e.clamped_since = e.now.monotonic_ns
-    return clock
+        e.clamped_since = None
 
 
 def _append(
@@ -129,7 +147,7 @@ def _take(
     budget = e.limits.entry_bytes_max
     while queue.proposals:
         proposal = queue.proposals[0]
-        size = len(proposal.body)
+        size = proposing.cost(proposal)
         if taken and (size > budget or (proposal.request == OPEN) != (taken[0].request == OPEN)):
             break
         queue.proposals.popleft()
@@ -148,12 +166,4 @@ def _take(
 def _replicate(e: EngineState, group: GroupId) -> None:
     r = e.raft(group)
     for peer, first_index in replication.replicate(r, e.now.monotonic_ns):
-        # The entry before is read too: its term goes into the append.
-        begin_load(
-            e,
-            LoadPurpose.APPEND,
-            group,
-            peer=peer,
-            next_index=first_index,
-            first_index=max(1, first_index - 1),
-        )
+        load_append(e, group, peer, first_index)

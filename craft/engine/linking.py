@@ -18,7 +18,7 @@ from craft.raft import RaftState, election, replication
 from craft.ready import Ready
 from craft.types import GroupId, ServerId
 
-COMMITS_PER_HEARTBEAT = 16
+COMMITS_PER_HEARTBEAT = 4
 """Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
 
 
@@ -91,12 +91,21 @@ def _commit(r: RaftState) -> tuple[GroupId, int, int]:
 
 
 def heard_directly(e: EngineState) -> tuple[ServerId, ...]:
-    """The peers whose frames arrive, and whom ours reach."""
-    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS
+    """The peers whose frames arrive, and whom ours reach. None while we are no place for a leader."""
+    if e.stopping or disk_stalled(e):
+        return ()
+    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
     return tuple(
         peer.id
         for peer in e.peers.values()
-        if peer.linked and peer.heard_at is not None and peer.heard_at >= oldest
+        if peer.linked and peer.heard_at is not None and min(peer.heard_at, peer.reached_at) >= oldest
+    )
+
+
+def disk_stalled(e: EngineState) -> bool:
+    """Has a write been under way for longer than any election takes (PROTOCOL 9)?"""
+    return (
+        e.writing is not None and e.now.monotonic_ns - e.write_began > e.limits.election_timeout_ms_max * MS
     )
 
 
@@ -151,8 +160,12 @@ def _hear_leaders(e: EngineState, peer: Peer) -> None:
 
 def _count_acknowledgement(e: EngineState, sender: ServerId, refused: dict[GroupId, int]) -> None:
     now = e.now.monotonic_ns
+    if now - e.peers[sender].reached_at > e.limits.election_timeout_ms_max * MS:
+        return  # it repeats what it heard long ago: our frames no longer arrive there (CheckQuorum)
     for group in e.led:
         r = e.raft(group)
+        if not r.leads:
+            continue  # lost earlier in this very turn
         term = refused.get(group)
         if term is None:
             r.progress[sender].active_at = now
@@ -190,6 +203,8 @@ def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None
 
 def handle_fetch(e: EngineState, sender: ServerId, m: Fetch) -> None:
     """A peer wants committed entries, now or as soon as there are any."""
+    if m.next_index < 1:
+        raise WireError(f"server {sender} fetches index {m.next_index} of group {m.group}; logs begin at 1")
     e.fetches[(sender, m.group)] = m.next_index
 
 
@@ -204,7 +219,8 @@ def _answer_fetches(e: EngineState) -> None:
                 e, LoadPurpose.FETCH, group, peer=peer_id, next_index=next_index, first_index=next_index
             )
         else:
-            entries = r.log.slice(next_index, last_index=r.commit_index, bytes_max=e.limits.append_bytes_max)
+            last_index = min(r.commit_index, next_index + replication.ENTRIES_MAX - 1)
+            entries = r.log.slice(next_index, last_index=last_index, bytes_max=e.limits.append_bytes_max)
             e.peers[peer_id].out.append(FetchResult(group, entries))
 
 

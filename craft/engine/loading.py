@@ -12,7 +12,7 @@ from craft.engine.state import EngineState, Loading, LoadPurpose
 from craft.messages import FetchResult
 from craft.raft import replication
 from craft.ready import Load
-from craft.types import Entry, GroupId, Index, ServerId
+from craft.types import Entry, GroupId, Index, ServerId, Term
 
 
 def begin_load(
@@ -23,13 +23,13 @@ def begin_load(
     peer: ServerId,
     next_index: Index,
     first_index: Index,
+    prev_term: Term | None = None,
 ) -> None:
     """Ask the driver for entries from `first_index` to the end of what is on disk only."""
     assert first_index <= e.raft(group).log.offset.index
-    e.loads[e.next_load] = Loading(purpose, group, peer, next_index)
-    e.load_requests.append(
-        Load(e.next_load, group, first_index, e.raft(group).log.offset.index, e.limits.load_bytes_max)
-    )
+    e.loads[e.next_load] = Loading(purpose, group, peer, next_index, prev_term)
+    last_index = min(e.raft(group).log.offset.index, first_index + replication.ENTRIES_MAX - 1)
+    e.load_requests.append(Load(e.next_load, group, first_index, last_index, e.limits.load_bytes_max))
     e.next_load += 1
 
 
@@ -57,9 +57,33 @@ def _send_loaded(e: EngineState, loading: Loading, entries: tuple[Entry, ...]) -
     progress.loading = False
     if progress.next != loading.next_index:
         return
-    prev_term = entries[0].term if loading.next_index > 1 else 0
-    following = entries[1:] if loading.next_index > 1 else entries
-    replication.send_entries(r, loading.peer, prev_term, following, e.now.monotonic_ns)
+    prev_term, following = loading.prev_term, entries
+    if prev_term is None:
+        prev_term, following = entries[0].term, entries[1:]
+    if following:
+        replication.send_entries(r, loading.peer, prev_term, following, e.now.monotonic_ns)
+    else:
+        # The entry before filled the whole read: read on behind it, or nothing would ever be sent.
+        progress.loading = True
+        load_append(e, loading.group, loading.peer, loading.next_index, prev_term=prev_term)
+
+
+def load_append(
+    e: EngineState, group: GroupId, peer: ServerId, next_index: Index, *, prev_term: Term | None = None
+) -> None:
+    """Read for a follower that lags. The entry before is read too: its term goes into the append."""
+    if next_index == 1:
+        prev_term = 0
+    first_index = next_index - 1 if prev_term is None else next_index
+    begin_load(
+        e,
+        LoadPurpose.APPEND,
+        group,
+        peer=peer,
+        next_index=next_index,
+        first_index=first_index,
+        prev_term=prev_term,
+    )
 
 
 def deliver_entries(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -> None:

@@ -19,8 +19,6 @@ from craft.ready import Merged, Ready, Request
 from craft.sessions import OPEN, decode_payload
 from craft.types import RECORD_HEADER_BYTES, Entry, GroupId, Position, Timestamp
 
-UNBOUNDED = 2**63
-
 
 def turn(e: EngineState, out: Ready) -> None:
     """Deliver what has become committed and durable, and merge what has become safe."""
@@ -41,29 +39,33 @@ def _deliver(e: EngineState, group: GroupId) -> None:
     upto = min(
         r.commit_index, r.log.persisted
     )  # (†) durable *here*, or a tie comes out in another order elsewhere
-    cursor = e.cursor[group]
-    if cursor < r.log.offset.index:
-        _load(e, group)
-    elif cursor < upto:
-        deliver_entries(e, group, r.log.slice(cursor + 1, last_index=upto, bytes_max=UNBOUNDED))
+    e.starved.discard(group)
+    while e.cursor[group] < upto:
+        if not _has_room(e, group):
+            e.starved.add(group)
+            break
+        if e.cursor[group] < r.log.offset.index:
+            _load(e, group)
+            break
+        first = e.cursor[group] + 1
+        deliver_entries(e, group, r.log.slice(first, last_index=upto, bytes_max=e.limits.load_bytes_max))
     share = e.limits.log_memory_bytes_max // len(e.replicas)
     if r.log.bytes > share:
-        r.log.evict(min(upto, e.cursor[group]), bytes_max=share)
+        # What does not fit into the merge need not stay in memory either: it is read back when there is room.
+        r.log.evict(upto if group in e.starved else min(upto, e.cursor[group]), bytes_max=share)
+
+
+def _has_room(e: EngineState, group: GroupId) -> bool:
+    """May more of a group be held back? The group for which all wait has nothing held, and always may."""
+    return e.merger.bytes < e.limits.unmerged_bytes_max or e.merger.held(group) == 0
 
 
 def _load(e: EngineState, group: GroupId) -> None:
-    """Read the next entries back.
-
-    The group for which all wait is always read, others only while there is room.
-    """
-    if group in e.merging_load:
-        return
-    if e.merger.bytes < e.limits.unmerged_bytes_max or e.merger.held(group) == 0:
+    """Read the next entries back."""
+    if group not in e.merging_load:
         e.merging_load.add(group)
         first = e.cursor[group] + 1
         begin_load(e, LoadPurpose.MERGE, group, peer=e.me, next_index=first, first_index=first)
-    else:
-        e.starved.add(group)
 
 
 def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -> Merged:

@@ -6,6 +6,7 @@ Reference: PROTOCOL 2 (clamped leaders hand over if they can), 9 (placement).
 from __future__ import annotations
 
 from craft import quorum
+from craft.engine import leading, linking
 from craft.engine.state import MS, EngineState
 from craft.placement import Placement
 from craft.raft import RaftState, election
@@ -17,47 +18,45 @@ CAUGHT_UP_ENTRIES = 16
 
 def tick(e: EngineState) -> None:
     """Consider every group that is led here."""
-    clocks = e.readings.clocks(e.now, e.me)
-    clamped = _clamped_for_long(e)
+    unfit = _clamped_for_long(e) or linking.disk_stalled(e)
     for group in sorted(e.led):
         r = e.raft(group)
-        if r.transfer_to is not None:
-            continue
-        if e.stopping or clamped:
-            target = _best_target(e, r, clocks, must_be_well=not e.stopping)
+        if r.transfer_to is not None or not r.leads:
+            continue  # under way already, or lost in this very turn
+        if e.stopping or unfit:
+            target = _best_target(e, r, must_be_well=not e.stopping)
         else:
-            target = _preferred_target(e, r, group, clocks)
+            target = _preferred_target(e, r, group)
+            if target is not None:
+                e.placement.returning(group, e.now.monotonic_ns)
         if target is not None:
             election.transfer(r, target, e.now.monotonic_ns)
             e.dirty.add(group)
 
 
 def _clamped_for_long(e: EngineState) -> bool:
+    leading.note_clamp(e)  # an idle leader does not stamp, and should know all the same
     since = e.clamped_since
     return since is not None and e.now.monotonic_ns - since >= e.limits.election_timeout_ms_max * MS
 
 
-def _preferred_target(
-    e: EngineState, r: RaftState, group: GroupId, clocks: dict[ServerId, int]
-) -> ServerId | None:
+def _preferred_target(e: EngineState, r: RaftState, group: GroupId) -> ServerId | None:
     preferred = Placement.preferred(group, r.configuration.voters)
     if preferred == e.me:
         return None
-    well = _looks_well(e, r, preferred, clocks)
+    well = _looks_well(e, r, preferred)
     return preferred if e.placement.may_return(group, well=well, now=e.now.monotonic_ns) else None
 
 
-def _best_target(
-    e: EngineState, r: RaftState, clocks: dict[ServerId, int], *, must_be_well: bool
-) -> ServerId | None:
+def _best_target(e: EngineState, r: RaftState, *, must_be_well: bool) -> ServerId | None:
     """The voter that is farthest along: it waits least."""
     voters = [peer for peer in sorted(r.progress) if peer in r.configuration.voters and e.peers[peer].linked]
-    if must_be_well:
-        voters = [peer for peer in voters if _looks_well(e, r, peer, clocks)]
+    well = [peer for peer in voters if _looks_well(e, r, peer)]
+    voters = well if well or must_be_well else voters
     return max(voters, key=lambda peer: r.progress[peer].match, default=None)
 
 
-def _looks_well(e: EngineState, r: RaftState, server: ServerId, clocks: dict[ServerId, int]) -> bool:
+def _looks_well(e: EngineState, r: RaftState, server: ServerId) -> bool:
     """Caught up, heard now, in touch with a majority, and with a clock that would not be clamped."""
     peer, progress = e.peers[server], r.progress[server]
     recent = e.now.monotonic_ns - 3 * e.limits.heartbeat_interval_ms * MS
@@ -67,5 +66,11 @@ def _looks_well(e: EngineState, r: RaftState, server: ServerId, clocks: dict[Ser
         return False
     if not quorum.is_quorum(r.configuration, {server, *peer.links}):
         return False
+    return not clock_is_wild(e, r, server)
+
+
+def clock_is_wild(e: EngineState, r: RaftState, server: ServerId) -> bool:
+    """Would this server's clock be clamped? Then it hands over, which counts as a loss (PROTOCOL 9, †)."""
     reached = e.readings.reached(r.configuration, e.now, e.me)
-    return clocks.get(server, 0) <= reached + e.limits.clock_offset_ms_max * MS
+    clock = e.readings.clocks(e.now, e.me).get(server, 0)
+    return clock > reached + e.limits.clock_offset_ms_max * MS

@@ -13,14 +13,21 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
 from craft.errors import CommandTooLarge, NotReady, Overloaded, SessionTaken
 from craft.messages import Forward, ForwardRefused
 from craft.raft import RaftState
-from craft.sessions import OPEN, Opened
+from craft.sessions import OPEN, PROPOSAL_HEADER_BYTES, Opened
 from craft.types import GroupId, Proposal, ServerId
+
+REQUESTS_PER_MESSAGE_MAX = 2**14
+"""In one Forward or ForwardRefused: what travels in one array is bounded (`wire/framing.py`)."""
+
+RETRY_DOUBLINGS_MAX = 3
+"""A request waits twice as long after each attempt, at most 2**3 times: what is stuck fills no logs."""
 
 REROUTE_MS = 50
 """How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong."""
@@ -48,6 +55,11 @@ def propose(e: EngineState, token: Any, body: bytes) -> int:
     return pending.request
 
 
+def cost(proposal: Proposal) -> int:
+    """The bytes that a proposal takes in an entry, a frame or a queue; a tiny body is not free."""
+    return len(proposal.body) + PROPOSAL_HEADER_BYTES
+
+
 def turn(e: EngineState) -> None:
     """Route what has no place yet."""
     if not e.unrouted:
@@ -64,7 +76,21 @@ def turn(e: EngineState) -> None:
         else:
             _forward(e, pending, forwards)
     for (leader, group), proposals in forwards.items():
-        e.peers[leader].out.append(Forward(group, tuple(proposals)))
+        for part in _parts(e, proposals):
+            e.peers[leader].out.append(Forward(group, part))
+
+
+def _parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal, ...]]:
+    """As many as one entry takes in each: a part is taken or refused as a whole, and arrays are bounded."""
+    part: list[Proposal] = []
+    size = 0
+    for proposal in proposals:
+        size += cost(proposal)
+        if part and (size > e.limits.entry_bytes_max or len(part) == REQUESTS_PER_MESSAGE_MAX):
+            yield tuple(part)
+            part, size = [], cost(proposal)
+        part.append(proposal)
+    yield tuple(part)
 
 
 def _proposal(e: EngineState, pending: Pending) -> Proposal:
@@ -79,8 +105,9 @@ def _queue_here(e: EngineState, pending: Pending, led: list[GroupId]) -> None:
     turn_ = e.route_rotation % len(led)
     group = min(led[turn_:] + led[:turn_], key=lambda g: e.queues[g].bytes)
     queue = e.queues[group]
-    queue.proposals.append(_proposal(e, pending))
-    queue.bytes += len(pending.body)
+    proposal = _proposal(e, pending)
+    queue.proposals.append(proposal)
+    queue.bytes += cost(proposal)
     pending.stage, pending.group = Stage.QUEUED, group
 
 
@@ -100,31 +127,36 @@ def _forward(
     leader, group = leaders[e.route_rotation % len(leaders)]
     forwards.setdefault((leader, group), []).append(_proposal(e, pending))
     pending.stage, pending.group, pending.term = Stage.APPENDED, group, e.leaders[group][0]
+    _attempted(e, pending)
+
+
+def _attempted(e: EngineState, pending: Pending) -> None:
+    wait = e.limits.proposal_retry_ms << min(pending.unsettled, RETRY_DOUBLINGS_MAX)
     pending.unsettled += 1
-    pending.retry_at = e.now.monotonic_ns + e.limits.proposal_retry_ms * MS
+    pending.retry_at = e.now.monotonic_ns + wait * MS
 
 
 def note_taken(e: EngineState, queue: LeaderQueue, proposal: Proposal) -> None:
     """A proposal left a leader's queue."""
-    queue.bytes -= len(proposal.body)
+    queue.bytes -= cost(proposal)
     if proposal.server_id != e.me:
-        queue.foreign_bytes -= len(proposal.body)
+        queue.foreign_bytes -= cost(proposal)
 
 
 def note_appended(e: EngineState, r: RaftState, proposals: list[Proposal]) -> None:
     """Proposals of this server were appended by a leader here."""
-    retry_at = e.now.monotonic_ns + e.limits.proposal_retry_ms * MS
     for proposal in proposals:
         pending = _own(e, proposal)
         if pending is not None:
             pending.stage, pending.group, pending.term = Stage.APPENDED, r.group, r.term
-            pending.unsettled += 1
-            pending.retry_at = retry_at
+            _attempted(e, pending)
 
 
 def _own(e: EngineState, proposal: Proposal) -> Pending | None:
     if proposal.server_id != e.me or proposal.counter != e.counter:
         return None
+    if e.session_state in {SessionState.READING, SessionState.NUMBERING}:
+        return None  # `counter` is still our predecessor's, whose requests are numbered like ours
     return e.pending.get(proposal.request)
 
 
@@ -185,17 +217,19 @@ def leader_changed(e: EngineState, group: GroupId) -> None:
 
 def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
     """These were not appended here: tell their origins (ourselves directly)."""
-    refused: dict[ServerId, list[int]] = {}
+    refused: dict[tuple[ServerId, int], list[int]] = {}
     for proposal in proposals:
         if proposal.server_id == e.me:
             pending = _own(e, proposal)
             if pending is not None and pending.stage is Stage.QUEUED:
                 _unroute(e, pending)
         else:
-            refused.setdefault(proposal.server_id, []).append(proposal.request)
-    for server, requests in refused.items():
+            refused.setdefault((proposal.server_id, proposal.counter), []).append(proposal.request)
+    for (server, counter), requests in refused.items():
         if server in e.peers:
-            e.peers[server].out.append(ForwardRefused(group, tuple(requests)))
+            for first in range(0, len(requests), REQUESTS_PER_MESSAGE_MAX):
+                part = tuple(requests[first : first + REQUESTS_PER_MESSAGE_MAX])
+                e.peers[server].out.append(ForwardRefused(group, counter, part))
 
 
 # -- other servers' requests ----------------------------------------------------------------------
@@ -205,8 +239,8 @@ def handle_forward(e: EngineState, _sender: ServerId, m: Forward) -> None:
     """Proposals of a server that leads no group."""
     r = e.raft(m.group)
     queue = e.queues[m.group]
-    size = sum(len(proposal.body) for proposal in m.proposals)
-    fits = queue.foreign_bytes + size <= e.limits.forwarded_bytes_max
+    size = sum(map(cost, m.proposals))
+    fits = not queue.foreign_bytes or queue.foreign_bytes + size <= e.limits.forwarded_bytes_max
     if not r.leads or r.transfer_to is not None or e.stopping or not fits:
         refuse(e, m.group, list(m.proposals))
         return
@@ -219,13 +253,15 @@ def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
     """Let a proposal wait for the turn of the group's leader, which is here."""
     queue = e.queues[group]
     queue.proposals.append(proposal)
-    queue.bytes += len(proposal.body)
+    queue.bytes += cost(proposal)
     if proposal.server_id != e.me:
-        queue.foreign_bytes += len(proposal.body)
+        queue.foreign_bytes += cost(proposal)
 
 
 def handle_forward_refused(e: EngineState, _sender: ServerId, m: ForwardRefused) -> None:
     """A leader did not take them: place them again."""
+    if m.counter != e.counter:
+        return  # of our predecessor, whose requests are numbered like ours
     for request in m.requests:
         pending = e.pending.get(request)
         if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from craft.engine import proposing
 from craft.engine.state import MS, EngineState
 from craft.messages import GroupReport, ReadQuery, ReadReport
+from craft.raft import replication
 from craft.reads import Waiting
 from craft.ready import Ready
 from craft.types import GroupId, ServerId
@@ -46,6 +47,11 @@ def handle_query(e: EngineState, sender: ServerId, m: ReadQuery) -> None:
 def handle_report(e: EngineState, sender: ServerId, m: ReadReport) -> None:
     """An answer to our round. What it knows committed helps us too."""
     e.reads.report(sender, m, len(e.replicas))
+    for group, report in zip(range(len(e.replicas)), m.groups, strict=False):
+        r = e.raft(group)
+        if report.commit.index > r.commit_index:
+            replication.learn_commit(r, sender, report.commit.index, report.commit.term, e.now.monotonic_ns)
+            e.dirty.add(group)
 
 
 def serve(e: EngineState, out: Ready) -> None:
@@ -64,14 +70,19 @@ def serve(e: EngineState, out: Ready) -> None:
 
 
 def _reached(e: EngineState, waiting: Waiting) -> bool:
-    for group, target in list(waiting.targets.items()):
+    """Is everything reached? Asked every turn, of every waiting round: so it looks at the first gap only."""
+    while waiting.targets:
+        group, target = next(iter(waiting.targets.items()))
         place = e.raft(group).commit_place
-        if place >= target:
-            # Term first. The first committed entry at or beyond the target is at or before this one.
-            waiting.needs[group] = place.index
-            del waiting.targets[group]
-    for group, index in list(waiting.needs.items()):
+        if place < target:
+            return False
+        # Term first. The first committed entry at or beyond the target is at or before this one.
+        waiting.needs[group] = place.index
+        del waiting.targets[group]
+    while waiting.needs:
+        group, index = next(iter(waiting.needs.items()))
         outstanding = e.outstanding[group]
-        if e.cursor[group] >= index and (not outstanding or outstanding[0] > index):
-            del waiting.needs[group]
-    return not waiting.targets and not waiting.needs
+        if e.cursor[group] < index or (outstanding and outstanding[0] <= index):
+            return False
+        del waiting.needs[group]
+    return True

@@ -44,6 +44,7 @@ class Peer:
     linked: bool = False  # our connection to it is up
     heard_at: int | None = None  # monotonic
     echo: int = 0  # its newest send time
+    reached_at: int = 0  # monotonic: when we sent what it has heard
     links: tuple[ServerId, ...] = ()  # whom it hears directly
     demand: Timestamp = 0  # what it told us last
     out: list[Message] = field(default_factory=list)
@@ -112,6 +113,7 @@ class Loading:
     group: GroupId
     peer: ServerId
     next_index: Index
+    prev_term: Term | None = None  # of the entry before `next_index`, where it is known already
 
 
 @dataclass(slots=True)
@@ -134,6 +136,7 @@ class EngineState:
     placement: Placement
 
     # the turn
+    started: int = 0  # monotonic: an echo from before belongs to an earlier incarnation
     dirty: set[GroupId] = field(default_factory=set)
     wake_at: int = 0
     next_heartbeat: int = 0
@@ -156,6 +159,7 @@ class EngineState:
     # storage
     next_write: int = 1
     writing: int | None = None
+    write_began: int = 0  # monotonic
     writing_groups: tuple[GroupId, ...] = ()
     durable_write: int = 0
     unwritten: set[GroupId] = field(default_factory=set)
@@ -168,7 +172,7 @@ class EngineState:
     cursor: list[Index] = field(default_factory=list)
     outstanding: list[deque[Index]] = field(default_factory=list)  # command entries delivered and not applied
     merging_load: set[GroupId] = field(default_factory=set)
-    starved: set[GroupId] = field(default_factory=set)  # not read back, because too much is unmerged
+    starved: set[GroupId] = field(default_factory=set)  # not delivered, because too much is unmerged
     merged_position: Position = 0
     applied_position: Position = 0
     applying: list[Merged] = field(default_factory=list)

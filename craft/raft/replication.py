@@ -22,6 +22,9 @@ from craft.raft.progress import ProgressState
 from craft.raft.state import MS, RaftState
 from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
 
+ENTRIES_MAX = 2**14
+"""In one message, however small they are: a wire's arrays are bounded."""
+
 # -- the leader's side ----------------------------------------------------------------------------
 
 
@@ -68,7 +71,8 @@ def _send_from_memory(r: RaftState, peer: ServerId, now: int) -> bool:
     assert prev_term is not None, "the entry before is in memory or is the offset"
     entries: tuple[Entry, ...] = ()
     if progress.next <= r.log.last_index:
-        entries = r.log.slice(progress.next, last_index=r.log.last_index, bytes_max=r.limits.append_bytes_max)
+        last_index = min(r.log.last_index, progress.next + ENTRIES_MAX - 1)
+        entries = r.log.slice(progress.next, last_index=last_index, bytes_max=r.limits.append_bytes_max)
     send_entries(r, peer, prev_term, entries, now)
     return progress.state is ProgressState.REPLICATE and bool(entries)
 

@@ -95,7 +95,7 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     Fetch: (a_group, a_number),
     FetchResult: (a_group, _records),
     Forward: (a_group, array_of(_proposal, ITEMS_MAX)),
-    ForwardRefused: (a_group, array_of(a_number, ITEMS_MAX)),
+    ForwardRefused: (a_group, a_number, array_of(a_number, ITEMS_MAX)),
     ReadQuery: (a_number,),
     ReadReport: (a_number, _reports),
 }
