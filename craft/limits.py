@@ -15,8 +15,8 @@ MIB = 1024 * KIB
 class EngineLimits:
     """Bounds of the pure engine. Times are milliseconds, sizes bytes."""
 
-    heartbeat_interval_ms: int = 75
-    """One heartbeat frame a peer and interval carries all groups; a fifth of the least election timeout."""
+    heartbeat_interval_ms: int = 100
+    """One heartbeat frame a peer and interval carries all groups; a quarter of the least election timeout."""
 
     election_timeout_ms_min: int = 400
     """A leader silent for this long is asked about; until then voters honour it (PreVote, CheckQuorum)."""

@@ -203,8 +203,8 @@ class Engine:
         e.now = now
         for raft in e.replicas:
             r = raft.state
-            if r.leads or (monotonic >= r.election_deadline and not e.stopping):
-                raft.tick(monotonic)
+            due = r.leads or (monotonic >= r.election_deadline and not e.stopping)
+            if due and raft.tick(monotonic):
                 e.dirty.add(r.group)
         if monotonic >= e.next_heartbeat:
             e.next_heartbeat = monotonic + e.limits.heartbeat_interval_ms * MS

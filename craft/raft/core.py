@@ -74,11 +74,13 @@ class Raft:
         """Take one message from a peer."""
         _HANDLERS[type(message)](self.state, sender, message, now)
 
-    def tick(self, now: int) -> None:
-        """Let time pass."""
-        election.tick(self.state, now)
-        if self.state.leads:
-            replication.retry_stalled(self.state, now)
+    def tick(self, now: int) -> bool:
+        """Let time pass. Did anything change?"""
+        r = self.state
+        role = r.role
+        election.tick(r, now)
+        stalled = r.leads and replication.retry_stalled(r, now)
+        return stalled or r.role is not role or bool(r.outbox)
 
     def take_append(self, write: int) -> Append | None:
         """What write number `write` must carry for this log, if anything."""

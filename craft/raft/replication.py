@@ -130,12 +130,13 @@ def maybe_commit(r: RaftState) -> bool:
     return False
 
 
-def retry_stalled(r: RaftState, now: int) -> None:
-    """What was sent and not answered for an election timeout is taken for lost: probe again."""
+def retry_stalled(r: RaftState, now: int) -> bool:
+    """What was sent and not answered for an election timeout is taken for lost: probe again. Was any?"""
     patience = r.limits.election_timeout_ms_min * MS
-    for progress in r.progress.values():
-        if progress.waiting() and now - progress.moved_at >= patience:
-            progress.become_probe()
+    stalled = [p for p in r.progress.values() if p.waiting() and now - p.moved_at >= patience]
+    for progress in stalled:
+        progress.become_probe()
+    return bool(stalled)
 
 
 def link_restored(r: RaftState, peer: ServerId) -> None:
