@@ -478,7 +478,7 @@ class Cluster:
         replica = self.replicas[i]
         write = replica.next_write if r.hard_dirty else r.hard_write
         for to, message in outbox:
-            self._check_acknowledged(i, message)
+            self._check_acknowledged(i, to, message)
             if write > replica.durable:
                 replica.held.append((write, Envelope(i, to, message)))
                 self.events.append(f"{i} ⇢ {to}  {show_message(message)}  (waits for the disk)")
@@ -535,12 +535,18 @@ class Cluster:
             case _:
                 pass
 
-    def _check_acknowledged(self, i: int, m: Message) -> None:
-        """An acknowledgement is for what the disk holds, when it is made (later a new leader may cut it)."""
-        if isinstance(m, AppendAccepted):
-            log, kept = self.state(i).log, self._disks[i].entries
-            assert m.match_index <= len(kept), "acknowledged what is not durable"
-            assert kept[log.offset.index : m.match_index] == log.entries[: m.match_index - log.offset.index]
+    def _check_acknowledged(self, i: int, to: int, m: Message) -> None:
+        """What is acknowledged is on disk here and in that leader's log (later a new leader may cut it)."""
+        if not isinstance(m, AppendAccepted):
+            return
+        log, kept = self.state(i).log, self._disks[i].entries
+        assert m.match_index <= len(kept), "acknowledged what is not durable"
+        assert kept[log.offset.index : m.match_index] == log.entries[: m.match_index - log.offset.index]
+        leader = self.replicas.get(to)
+        if leader is not None and leader.state.leads and leader.state.term == m.term:
+            first = max(log.offset.index, leader.state.log.offset.index) + 1
+            for index in range(first, m.verified_index + 1):
+                assert log.entry(index) == leader.state.log.entry(index), f"acknowledged another {index}"
 
     def _vote(self, voter: int, term: Term, candidate: int) -> None:
         assert self._votes.setdefault((voter, term), candidate) == candidate, f"{voter} voted twice in {term}"

@@ -407,6 +407,35 @@ def test_a_commit_reaches_no_further_than_the_log_agrees() -> None:
     cluster.expect_commit(1, 2)
 
 
+def test_only_what_agrees_with_this_leader_is_acknowledged() -> None:
+    """Raft 5.3: a durable tail of which this leader has said nothing is not acknowledged to it."""
+    cluster = Cluster(logs={2: "1@1 1@2 1@3"})
+    cluster.step(1, 2, append(2, "1@1"))
+    cluster.persist(2)
+    assert cluster.sent(AppendAccepted) == [AppendAccepted(GROUP, 2, 1, 1)]
+
+
+@pytest.mark.parametrize("learnt_from", ["an append", "a vote", "its own campaign"])
+def test_what_agreed_with_one_leader_need_not_agree_with_the_next(learnt_from: str) -> None:
+    """What was verified in term 1 is forgotten with that term: term 3 may hold other entries there."""
+    cluster = Cluster(logs={2: "1@1"})
+    cluster.step(1, 2, append(1, "1@1", "1@2 1@3"))
+    cluster.persist(2)
+    cluster.take()
+    cluster.elapse(LIMITS.election_timeout_ms_max)
+    if learnt_from == "a vote":
+        cluster.step(3, 2, ask(3, "1@3"))
+    elif learnt_from == "its own campaign":
+        cluster.campaign(2)
+        cluster.step(1, 2, RequestVoteResult(GROUP, 2, granted=True, pre=True))
+        cluster.expect_role(2, CANDIDATE, term=2)
+    cluster.take()
+    cluster.step(3, 2, append(3 if learnt_from != "its own campaign" else 2, "1@1", commit=3))
+    cluster.persist(2)
+    assert cluster.sent(AppendAccepted)[-1][2:] == (1, 1)
+    cluster.expect_commit(1, 2)
+
+
 FIGURE_7 = {
     "a": "1@1 1@2 1@3 4@4 4@5 5@6 5@7 6@8 6@9",
     "b": "1@1 1@2 1@3 4@4",
@@ -430,14 +459,18 @@ def test_a_leader_brings_every_log_of_figure_7_into_its_own(case: str) -> None:
     cluster.expect_commit(11)
 
 
-def test_a_leader_backs_up_a_term_at_a_time() -> None:
-    """Raft 5.3: rejections skip the conflicting term; a thousand divergent entries cost a few probes."""
+@pytest.mark.parametrize(("old", "older"), [(3, 2), (5, 3), (6, 5)])
+def test_a_leader_backs_up_a_term_at_a_time(old: int, older: int) -> None:
+    """Raft 5.3: rejections skip conflicting terms, lower and higher; a thousand entries cost a few probes."""
     shared = "1@1 1@2"
     leaders = " ".join([shared, *(f"4@{i}" for i in range(3, 1000))])
-    divergent = " ".join([shared, *(f"2@{i}" for i in range(3, 500)), *(f"3@{i}" for i in range(500, 1100))])
-    cluster = Cluster(logs={1: leaders, 2: leaders, 3: divergent})
+    divergent = [shared, *(f"{older}@{i}" for i in range(3, 500)), *(f"{old}@{i}" for i in range(500, 1100))]
+    cluster = Cluster(
+        logs={1: leaders, 2: leaders, 3: " ".join(divergent)},
+        hard_states={i: HardState(6, None, 0) for i in (1, 2, 3)},
+    )
     cluster.elect(1)
-    cluster.expect_log(3, leaders + " 5@1000")
+    cluster.expect_log(3, leaders + " 7@1000")
     assert sum("3 → 1  rejected" in event for event in cluster.events) <= 3
 
 
