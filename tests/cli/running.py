@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
 
-def craft(*arguments: str, directory: Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def craft(*arguments: str, directory: Path, seconds: float = 110) -> subprocess.CompletedProcess[str]:
     """Run `craft …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "craft", *arguments],
@@ -45,12 +45,12 @@ def craft(*arguments: str, directory: Path, seconds: float = 60) -> subprocess.C
     )
 
 
-def start(*arguments: str, directory: Path) -> subprocess.Popen[str]:
+def start(*arguments: str, directory: Path, **variables: str) -> subprocess.Popen[str]:
     """Begin `craft …`; both of its outputs come through one pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "craft", *arguments],
         cwd=directory,
-        env=environment(),
+        env=environment() | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -28,5 +28,5 @@ class Diverging(Ledger):
     def apply_batch(self, batch: Batch) -> list[int]:
         results = super().apply_batch(batch)
         if WRONG_SERVER in {Path(argument).name for argument in sys.argv}:
-            self._sum ^= 1
+            self._sum += 1
         return results

@@ -36,6 +36,9 @@ examples:
   craft demo --plain --no-kill | tee demo.txt
 """
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a polite kill, and a terminal that is closed: the servers must not outlive any of them."""
+
 SERVERS_MAX = 9
 GROUPS_MAX = 256
 SECONDS_MIN, SECONDS_MAX = 1.0, 3600.0
@@ -114,31 +117,29 @@ def _run(options: argparse.Namespace) -> int:
         kill=not options.no_kill,
         state_machine=options.state_machine,
     )
-    failed = True
+    failed = False
     try:
         code: int = trio.run(_play, told, directory, view)
         failed = code == EXIT_FAILED
+    except BaseException as error:
+        failed = not isinstance(alone(error), OSError | KeyboardInterrupt)  # as when nobody reads any more
+        raise
     finally:
-        view.close()
-        _leave(directory, view, temporary=options.dir is None, failed=failed)
+        kept = failed or options.dir is not None
+        if not kept:
+            shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone, or the pipe closed
+            view.close()
+            if kept:
+                view.say(f"craft demo: logs and data are kept in {directory}")
     return code
-
-
-def _leave(directory: Path, view: View, *, temporary: bool, failed: bool) -> None:
-    """A temporary directory goes, unless there is something to look for in it."""
-    if temporary and not failed:
-        shutil.rmtree(directory, ignore_errors=True)
-    else:
-        # The reader of our output may be what went away.
-        with contextlib.suppress(BrokenPipeError):
-            view.say(f"craft demo: logs and data are kept in {directory}")
 
 
 async def _play(options: Options, directory: Path, view: View) -> int:
     began = trio.current_time()
     caught: list[int] = []
     try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*STOPPING) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, nursery.cancel_scope, caught)
                 await Story(options, directory, view).run()

@@ -29,7 +29,7 @@ MARK = "craft-demo"
 """The file that tells a demo's directory from anybody else's."""
 MARK_TEXT = "Made by `craft demo`, which may remove what is in here.\n"
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
 START_ATTEMPTS = 5
 STOP_TIMEOUT_S = 3
 POLL_S = 0.05

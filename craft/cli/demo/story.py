@@ -18,7 +18,7 @@ MACHINE = "craft.cli.demo.machine:Ledger"
 KILL_AT, RESTART_AT = 0.35, 0.65
 """When, as shares of the time of writing."""
 
-RESUME_TIMEOUT_S = 15
+RESUME_TIMEOUT_S = 30
 CATCH_UP_TIMEOUT_S = 30
 SERVERS_MIN_TO_KILL = 3
 POLL_S = 0.02
@@ -105,8 +105,9 @@ class Story:
             RESUME_TIMEOUT_S,
             f"the merge does not go on {RESUME_TIMEOUT_S} s after the end of server {victim.server_id}",
         )
-        gaps = [f"{station.gap * 1000:.0f} ms on server {station.server_id}" for station in survivors]
-        self._tell(f"the merge stood still for {', '.join(gaps)}")
+        gaps = ", ".join(f"{station.gap * 1000:.0f}" for station in survivors)
+        names = ", ".join(str(station.server_id) for station in survivors)
+        self._tell(f"the merge stood still for {gaps} ms on servers {names}")
 
     async def _restart(self, load: Load, victim: Station) -> None:
         goal = load.top

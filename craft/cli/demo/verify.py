@@ -12,7 +12,7 @@ from craft import client
 from craft.cli.demo.cluster import DemoFailed
 from craft.cli.demo.load import Load
 
-SETTLE_TIMEOUT_S = 15
+SETTLE_TIMEOUT_S = 30
 SETTLE_POLL_S = 0.05
 COUNT_WRITES = 10_000
 """Writes asked about in one query: well below what one request may hold."""

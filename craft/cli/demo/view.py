@@ -12,7 +12,9 @@ from craft.cli.demo.scene import BARS, WIDTH, Ink, Scene, picture
 FRAME_S = 0.1
 PLAIN_S = 1.0
 LINES_MIN = 24
-HIDE_CURSOR, SHOW_CURSOR, CLEAR_LINE, CLEAR_BELOW = "\x1b[?25l", "\x1b[?25h", "\x1b[K", "\x1b[J"
+BEGIN_DRAWING, END_DRAWING = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"
+"""No cursor, and long lines are cut instead of wrapped: a wrapped one could not be drawn over."""
+CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"
 
 
 class View(Protocol):
@@ -79,8 +81,8 @@ class LiveView:
         # A frame taller than the terminal could not be drawn over: what is lowest is left out.
         del lines[shutil.get_terminal_size().lines - 1 :]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        body = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
-        sys.stdout.write(f"{HIDE_CURSOR}\r{up}{body}{CLEAR_BELOW}")
+        body = "".join(f"{CLEAR_LINE}{line}\n" for line in lines)
+        sys.stdout.write(f"{BEGIN_DRAWING}\r{up}{body}{CLEAR_BELOW}")
         sys.stdout.flush()
         self._drawn = len(lines)
 
@@ -92,11 +94,11 @@ class LiveView:
     def say(self, text: str) -> None:
         """Below the picture, which ends with it."""
         self._drawn = 0
-        print(text, flush=True)
+        print(END_DRAWING + text, flush=True)
 
     def close(self) -> None:
-        """Give the cursor back."""
-        sys.stdout.write(SHOW_CURSOR)
+        """Give the cursor and the wrapping back."""
+        sys.stdout.write(END_DRAWING)
         sys.stdout.flush()
 
 
