@@ -30,6 +30,9 @@ from tests.raft.harness import GROUP, Cluster, entries
 SCRIPTS = Path(__file__).parent / "scripts"
 PROMPT, INDENT = "> ", "    "
 
+TIMES = {"heartbeat_interval_ms": 100, "election_timeout_ms_min": 400, "election_timeout_ms_max": 800}
+"""The scripts' own, so that another default does not retell them."""
+
 
 def run(text: str) -> str:
     """The script with every output as it is now."""
@@ -101,7 +104,7 @@ class Bench:
             logs=logs,
             hard_states=hard_states,
             configuration=configuration([w for w in words if "_" not in w], int(servers)),
-            limits=EngineLimits(**limits),
+            limits=EngineLimits(**{**TIMES, **limits}),
         )
         return self.do_show("")
 
