@@ -40,6 +40,7 @@ from craft.errors import (
     StorageFailed,
     SuspectStorage,
     Unknown,
+    Unreachable,
     WrongDirectory,
 )
 from craft.limits import ClientLimits, EngineLimits, TransportLimits
@@ -81,6 +82,7 @@ __all__ = [
     "TlsConfig",
     "TransportLimits",
     "Unknown",
+    "Unreachable",
     "WrongDirectory",
     "__version__",
     "open_server",

@@ -15,13 +15,13 @@ MIB = 1024 * KIB
 class EngineLimits:
     """Bounds of the pure engine. Times are milliseconds, sizes bytes."""
 
-    heartbeat_interval_ms: int = 100
+    heartbeat_interval_ms: int = 150
     """One heartbeat frame a peer and interval carries all groups; a quarter of the least election timeout."""
 
-    election_timeout_ms_min: int = 400
+    election_timeout_ms_min: int = 600
     """A leader silent for this long is asked about; until then voters honour it (PreVote, CheckQuorum)."""
 
-    election_timeout_ms_max: int = 800
+    election_timeout_ms_max: int = 1200
     """Timeouts are drawn between the two, so that candidates seldom collide."""
 
     election_stagger_ms: int = 15

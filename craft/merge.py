@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from operator import itemgetter
 
-from craft.types import Entry, GroupId, Timestamp, is_command
+from craft.types import Entry, GroupId, Index, Timestamp, is_command
 
 _by_timestamp = itemgetter(0)
 
@@ -66,6 +66,11 @@ class Merger:
     def held(self, group: GroupId) -> int:
         """How many command entries of a group are held back."""
         return len(self._queues[group])
+
+    def first_held(self, group: GroupId) -> Index | None:
+        """The index of the first command entry of a group that is held back."""
+        queue = self._queues[group]
+        return queue[0].index if queue else None
 
     def drain(self) -> list[tuple[Timestamp, GroupId, Entry]]:
         """Every command entry at or below the safe timestamp, in `(timestamp, group)` order."""

@@ -137,10 +137,21 @@ def handle_heartbeats(e: EngineState, sender: ServerId, m: Heartbeats) -> None:
         peer.leads_version, peer.leads = m.version, m.leads
     elif m.version != peer.leads_version:
         peer.leads_version, peer.leads = 0, ()  # we missed a list: not acknowledging makes the peer repeat it
+    _join_beat(e)
     _hear_leaders(e, peer)
     peer.acked_version = m.ack_version
     if m.ack_version == e.leads_version:
         _count_acknowledgement(e, sender, dict(m.refused))
+
+
+def _join_beat(e: EngineState) -> None:
+    """A heartbeat that is due soon goes out with this one: servers beat together and sleep together.
+
+    An idle server pays for waking up more than for what it then does.
+    """
+    now = e.now.monotonic_ns
+    if now >= e.next_heartbeat - e.limits.heartbeat_interval_ms * MS // 2:
+        e.next_heartbeat = e.wake_at = now
 
 
 def _hear_leaders(e: EngineState, peer: Peer) -> None:

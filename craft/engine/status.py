@@ -55,6 +55,7 @@ def status(e: EngineState, now: Instant) -> dict[str, Any]:
 def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
     r = e.raft(group)
     outstanding = e.outstanding[group]
+    first_held = e.merger.first_held(group)
     return {
         "group": group,
         "role": r.role.value,
@@ -64,7 +65,7 @@ def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
         "appended": r.log.last_index,
         "persisted": r.log.persisted,
         "committed": r.commit_index,
-        "merged": e.cursor[group] - e.merger.held(group),
+        "merged": e.cursor[group] if first_held is None else first_held - 1,
         "applied": outstanding[0] - 1 if outstanding else e.cursor[group],
         "closed_timestamp": e.merger.closed[group],
         "last_timestamp": r.log.last_timestamp,

@@ -8,6 +8,9 @@ The contract for whoever drives it (the engine does; `examples/04_sans_io.py` do
    `random.Random`.
 2. Feed it: `step(sender, message, now)` for each message, `tick(now)` when time has passed (`now` is
    monotonic, in ns). `replication.append` appends as the leader; `replication.replicate` sends.
+   Where `state.noop_due` is set, append an empty entry first and clear it. Heartbeats and announcing commits
+   are the driver's, who has them done for all groups at once (`election.heard_leader`,
+   `Progress.active_at`, `replication.learn_commit`).
 3. Make durable, in one atomic batch: what `take_append(write_number)` returns (cut first, then append) and,
    where `state.hard_dirty`, `state.hard_state()`; note the number of that write in `state.hard_write` and
    clear `hard_dirty`. *Then* call `persisted(write_number, now)`: only this lets entries and votes count.

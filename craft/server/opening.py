@@ -77,7 +77,7 @@ def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     if fatal is not None:
         raise fatal from group  # what callers raised because of it is in the group
     if len(leaves) == 1:
-        raise leaves[0] from None
+        raise leaves[0] from leaves[0].__cause__
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
