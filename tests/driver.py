@@ -27,8 +27,8 @@ import msgpack
 from craft.engine import Engine
 from craft.errors import FatalError, WireError
 from craft.limits import EngineLimits
-from craft.messages import Frame
-from craft.raft import invariants
+from craft.messages import Frame, Message
+from craft.raft import RaftState, invariants
 from craft.ready import Merged, Ready
 from craft.storage import Identity
 from craft.storage.memory import MemoryStorage
@@ -127,6 +127,8 @@ class Cluster:
         self.disks = {i: MemoryStorage(Identity("test", i, f"{i:032x}", groups), **tail) for i in self.ids}
         self.ended: dict[int, FatalError] = {}  # servers that ended themselves, and why
         self.wire_errors: list[WireError] = []
+        self.intercept: Callable[[int, int, Frame], Frame | None] = lambda _sender, _receiver, frame: frame
+        """What becomes of a frame as it leaves: itself, another, or None (lost)."""
         self.frames_sent = 0
         self.writes = 0
         self.loads = 0
@@ -309,9 +311,10 @@ class Cluster:
     def _send(self, server: Server, peer: int, frame: Frame) -> None:
         self.frames_sent += 1
         link = self.links.get((server.id, peer))
-        if link is None or (server.id, peer) in self.cuts or self.rng.random() < self.loss:
+        passed = self.intercept(server.id, peer, frame)
+        if passed is None or link is None or (server.id, peer) in self.cuts or self.rng.random() < self.loss:
             return
-        for one in self._over_the_wire(frame):
+        for one in self._over_the_wire(passed):
             self.at(self._draw(self.delay), partial(self._deliver, server.id, peer, link, one))
             if self.repeat and self.rng.random() < self.repeat:
                 again = self._draw(self.delay) * self.rng.choice((1, 5, 100))
@@ -408,6 +411,29 @@ class Cluster:
         token = self.read(i)
         return self.run_until(lambda: token in self.servers[i].served, limit)
 
+    def drop(self, *kinds: type, to: int | None = None, sender: int | None = None) -> None:
+        """From now on lose these kinds of message, to or from one server or all; `pass_all` ends it."""
+        before = self.intercept
+
+        def intercept(a: int, b: int, frame: Frame) -> Frame | None:
+            passed = before(a, b, frame)
+            if passed is None or to not in {None, b} or sender not in {None, a}:
+                return passed
+            return passed._replace(messages=tuple(m for m in passed.messages if not isinstance(m, kinds)))
+
+        self.intercept = intercept
+
+    def pass_all(self) -> None:
+        self.intercept = lambda _sender, _receiver, frame: frame
+
+    def inject(self, sender: int, receiver: int, *messages: Message) -> None:
+        """Hand a server a frame as if a peer had sent it; raises what the engine raises."""
+        server = self.servers[receiver]
+        clock = self.clock_of(sender)
+        frame = Frame(clock, self.time, 0, 0, (), (), messages)
+        server.engine.receive(sender, frame, server.now())
+        self._schedule(server, self.time)
+
     def settle(self) -> None:
         """Run until every group has a leader and every server's session is open."""
         self.run_until(
@@ -445,6 +471,14 @@ class Cluster:
             if server.engine.state.raft(group).leads
         ]
         return max(led)[1] if led else None
+
+    def leading(self, group: int) -> int:
+        leader = self.leader(group)
+        assert leader is not None, f"group {group} has no leader"
+        return leader
+
+    def raft(self, i: int, group: int) -> RaftState:
+        return self.servers[i].engine.state.raft(group)
 
     def leaders(self) -> list[int | None]:
         return [self.leader(group) for group in range(self.groups)]

@@ -24,7 +24,7 @@ def tick(e: EngineState) -> None:
         if r.transfer_to is not None or not r.leads:
             continue  # under way already, or lost in this very turn
         if e.stopping or unfit:
-            target = _best_target(e, r, must_be_well=not e.stopping)
+            target = best_target(e, r, must_be_well=not e.stopping)
         else:
             target = _preferred_target(e, r, group)
             if target is not None:
@@ -48,7 +48,7 @@ def _preferred_target(e: EngineState, r: RaftState, group: GroupId) -> ServerId 
     return preferred if e.placement.may_return(group, well=well, now=e.now.monotonic_ns) else None
 
 
-def _best_target(e: EngineState, r: RaftState, *, must_be_well: bool) -> ServerId | None:
+def best_target(e: EngineState, r: RaftState, *, must_be_well: bool) -> ServerId | None:
     """The voter that is farthest along: it waits least."""
     voters = [peer for peer in sorted(r.progress) if peer in r.configuration.voters and e.peers[peer].linked]
     well = [peer for peer in voters if _looks_well(e, r, peer)]

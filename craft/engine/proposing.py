@@ -76,11 +76,11 @@ def turn(e: EngineState) -> None:
         else:
             _forward(e, pending, forwards)
     for (leader, group), proposals in forwards.items():
-        for part in _parts(e, proposals):
+        for part in parts(e, proposals):
             e.peers[leader].out.append(Forward(group, part))
 
 
-def _parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal, ...]]:
+def parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal, ...]]:
     """As many as one entry takes in each: a part is taken or refused as a whole, and arrays are bounded."""
     part: list[Proposal] = []
     size = 0
