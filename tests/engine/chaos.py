@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from craft.errors import Rejected
@@ -36,6 +37,7 @@ class Chaos:
         self.reads: dict[Any, tuple[int, int]] = {}
         self.refused = 0
         self.serial = 0
+        self.healed = False
 
     def run(self) -> None:
         """Faults and clients, then healing, then the promise: everything is answered."""
@@ -81,6 +83,7 @@ class Chaos:
     def heal(self) -> None:
         """No more faults. Clocks are left as they are, repaired, or all set back."""
         c = self.cluster
+        self.healed = True
         c.heal()
         c.loss = c.repeat = c.reorder = 0.0
         c.held.clear()
@@ -190,7 +193,23 @@ def _crash_all(chaos: Chaos) -> None:
     if chaos.rng.random() < 0.5:
         for i in sorted(chaos.cluster.servers):
             chaos.cluster.crash(i, keep=chaos.rng.randint(0, 1))
-            chaos.cluster.at(chaos.rng.randint(0, 300) * MS, lambda i=i: _start(chaos, i))  # type: ignore[misc]
+            chaos.cluster.at(chaos.rng.randint(0, 300) * MS, partial(_start, chaos, i))
+
+
+def _power_cut(chaos: Chaos) -> None:
+    """Some disks stop syncing, and then the power goes: all that was written meanwhile is lost."""
+    c = chaos.cluster
+    victims = chaos.rng.sample(c.ids, chaos.rng.randint(1, len(c.ids)))
+    c.held.update(victims)
+
+    def cut() -> None:
+        c.held.difference_update(victims)
+        for i in victims:
+            if i in c.servers and not chaos.healed:
+                c.crash(i)
+            c.at(chaos.rng.randint(0, 1000) * MS, partial(_start, chaos, i))
+
+    c.at(chaos.rng.randint(1, 300) * MS, cut)
 
 
 def _stop(chaos: Chaos) -> None:
@@ -284,6 +303,7 @@ def _wild_clock(chaos: Chaos) -> None:
 FAULTS: dict[str, Callable[[Chaos], None]] = {
     "crash": _crash,
     "crash_all": _crash_all,
+    "power_cut": _power_cut,
     "stop": _stop,
     "cut": _cut,
     "isolate": _isolate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from craft.messages import Forward
+from craft.messages import Forward, Frame
 from craft.types import EntryKind, is_command
 from tests.driver import EPOCH, MS, SECOND, Cluster
 
@@ -159,11 +159,11 @@ def test_a_forward_does_not_outgrow_a_message() -> None:
     c.settle()
     sizes: list[int] = []
 
-    def note(_sender: int, _receiver: int, frame: object) -> object:
-        sizes.extend(len(m.proposals) for m in frame.messages if isinstance(m, Forward))  # type: ignore[attr-defined]
+    def note(_sender: int, _receiver: int, frame: Frame) -> Frame:
+        sizes.extend(len(m.proposals) for m in frame.messages if isinstance(m, Forward))
         return frame
 
-    c.intercept = note  # type: ignore[assignment]
+    c.intercept = note
     tokens = [c.propose(2, b"%d" % number) for number in range(40_000)]
     c.run_until(lambda: all(c.answered(2, token) for token in tokens[-100:]))
     c.quiesce()

@@ -44,7 +44,7 @@ from craft.types import (
     Term,
     make_entry,
 )
-from tests.driver import EPOCH, MS, SECOND, Cluster
+from tests.driver import EPOCH, MS, SECOND, Cluster, Server
 
 HOUR = 3600 * SECOND
 Mutant = Callable[[pytest.MonkeyPatch], None]
@@ -687,3 +687,42 @@ def _stand(c: Cluster, i: int) -> None:
 def test_votes_are_durable_before_they_leave(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """PROTOCOL 1, reliability A1."""
     check(votes_and_power_cuts, mutant, monkeypatch)
+
+
+def persisted_when_written(patch: pytest.MonkeyPatch) -> None:
+    """A write is taken for durable before it is synced (reliability F5)."""
+
+    def written(c: Cluster, server: Server, number: int) -> None:
+        c.at(0, lambda: c._input(server, lambda s: s.engine.persisted(number, s.now())))
+
+    patch.setattr(Cluster, "_later_synced", written)
+
+
+def a_power_cut_of_two_followers() -> None:
+    """Their disks had synced nothing; what was answered must have been elsewhere."""
+    c = Cluster(3, 1)
+    c.settle_evenly()
+    c.quiesce()
+    c.held |= {1, 2}
+    token = c.propose(0, b"a")
+    c.run(100 * MS)
+    answered = c.answered(0, token)
+    c.held.clear()
+    for i in c.ids:
+        c.crash(i)
+    for i in (1, 2):
+        c.start(i)
+    c.settle()
+    c.start(0)
+    c.settle()
+    c.quiesce()
+    assert not answered or b"a" in c.commands(1)
+    c.check_answers()
+
+
+@pytest.mark.parametrize("mutant", [intact, persisted_when_written])
+def test_acknowledgements_are_durable_before_they_leave(
+    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PROTOCOL 1."""
+    check(a_power_cut_of_two_followers, mutant, monkeypatch)
