@@ -28,6 +28,7 @@ from craft.server.applying import Answer, Applier
 from craft.server.calls import Call, Singles, checked, pack, refusal
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
+from craft.server.syncing import Syncer
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
@@ -87,10 +88,12 @@ class Server(Generic[M]):
         self._event = trio.Event()
         self._session_open = trio.Event()
         self._quiet = trio.Event()
-        self._to_sync = trio.Event()
         self._to_apply = trio.Event()
-        self._writing: Write | None = None
+        self._syncer: Syncer | None = None  # while the server runs
+        self._writing = 0  # the number of the write that is being synced
         self._synced: int | None = None
+        self._sync_error: Exception | None = None
+        self._answered = False  # callers were woken in the last turn
         self._apply_queue: list[Merged] = []
         self._applied: list[Answer] | None = None
         self._reads_ready: list[_Read] = []
@@ -263,9 +266,9 @@ class Server(Generic[M]):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Everything that a server does, until cancelled or failed. Raises what ended it."""
+        self._syncer = Syncer(self._storage.sync, self._sync_done)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sync_writes)
                 nursery.start_soon(self._transport.run, self._inbox)
                 if self.config.apply_in_thread:
                     nursery.start_soon(self._apply_in_thread)
@@ -273,13 +276,17 @@ class Server(Generic[M]):
                 await self._turns()
         finally:
             self._end(NotReady("the server has ended"))
+            await self._syncer.stop()
 
     async def _turns(self) -> None:
         while True:
             # A microsecond late: floats round, and a turn that comes a nanosecond early would do nothing.
             with trio.move_on_at(self._engine.wake_at / SECOND_NS + 1e-6):
                 await self._event.wait()
-            await trio.lowlevel.cancel_shielded_checkpoint()  # whoever is about to propose joins this turn
+            if self._answered:
+                # Those who were just answered run now: what they propose next joins this turn.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                self._answered = False
             self._event = trio.Event()
             started = time.perf_counter()
             self._turn()
@@ -289,6 +296,8 @@ class Server(Generic[M]):
     def _turn(self) -> None:
         now = self._now()
         engine = self._engine
+        if self._sync_error is not None:
+            raise self._sync_error
         self._take_inbox(now)
         if self._synced is not None:
             engine.persisted(self._synced, now)
@@ -352,26 +361,20 @@ class Server(Generic[M]):
 
     def _write(self, write: Write) -> None:
         self._storage.write(write)
-        self._writing = write
-        self._to_sync.set()
+        self._writing = write.number
+        assert self._syncer is not None
+        self._syncer.request()
         measures = self.measures
         measures.writes.value += 1
         for append in write.appends:
             measures.entries.value += len(append.entries)
             measures.written_bytes.value += sum(len(entry.record) for entry in append.entries)
 
-    async def _sync_writes(self) -> None:
+    def _sync_done(self, seconds: float, error: Exception | None) -> None:
         """One sync at a time; what is written meanwhile is the next batch (PROTOCOL 10)."""
-        while True:
-            await self._to_sync.wait()
-            self._to_sync = trio.Event()
-            write = self._writing
-            assert write is not None
-            started = time.perf_counter()
-            await trio.to_thread.run_sync(self._storage.sync)
-            self.measures.sync_seconds.record(time.perf_counter() - started)
-            self._synced = write.number
-            self._wake()
+        self.measures.sync_seconds.record(seconds)
+        self._synced, self._sync_error = (self._writing if error is None else None), error
+        self._wake()
 
     def _load(self, load: Load, now: Instant) -> None:
         entries = self._storage.entries(
@@ -402,6 +405,7 @@ class Server(Generic[M]):
         self._apply_queue = []
         self._engine.applied(position, now)
         ended = trio.current_time()
+        self._answered = bool(answers)
         for call, results in answers:
             self._calls_open.pop(call, None)
             count = len(call.commands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import ssl
 from collections import deque
 
@@ -12,7 +13,7 @@ import trio
 from craft.errors import HandshakeRefused, RemoteError
 from craft.messages import Frame
 from craft.transport import Inbox
-from craft.transport.tcp.common import LOST, Ours, read_handshake, reason, tune
+from craft.transport.tcp.common import LOST, UNSENT_BYTES, Ours, read_handshake, reason, tune
 from craft.types import ServerId
 from craft.wire import Refusal, decode_answer, encode_frames, encode_hello, is_urgent
 
@@ -37,7 +38,14 @@ class _SendQueue:
         self._urgent: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
         self._filled = trio.Event()
+        self._rest = b""  # of a frame whose beginning is in the kernel: nothing may come before it
         self.bytes = 0
+
+    def put_rest(self, rest: bytes) -> None:
+        """What the kernel did not take of a frame that was written at once."""
+        assert not self.bytes
+        self._rest, self.bytes = rest, len(rest)
+        self._filled.set()
 
     def put(self, encoded: bytes, *, urgent: bool) -> None:
         (self._urgent if urgent else self._bulk).append(encoded)
@@ -46,10 +54,11 @@ class _SendQueue:
 
     async def burst(self, bytes_max: int) -> bytes:
         """What goes out next: all that is urgent, then bulk up to the bound; at least one frame."""
-        while not (self._urgent or self._bulk):
+        while not self.bytes:
             self._filled = trio.Event()
             await self._filled.wait()
-        parts = list(self._urgent)
+        parts = [self._rest, *self._urgent] if self._rest else list(self._urgent)
+        self._rest = b""
         self._urgent.clear()
         size = sum(map(len, parts))
         while self._bulk and (not parts or size + len(self._bulk[0]) <= bytes_max):
@@ -66,6 +75,7 @@ class Connection:
         self._peer = peer
         self._tls = tls
         self._queue: _SendQueue | None = None  # while there is a link
+        self._descriptor: int | None = None  # of its socket, where frames go onto it as they are (no TLS)
         self._scope = trio.CancelScope()
         self._flaps = 0
 
@@ -76,13 +86,29 @@ class Connection:
             return
         urgent = is_urgent(frame)
         for encoded in encode_frames(frame, limits.frame_bytes_max):
-            if queue.bytes + len(encoded) > limits.send_queue_bytes_max:
+            small = len(encoded) <= UNSENT_BYTES  # a great one could not be overtaken any more
+            if small and not queue.bytes and self._descriptor is not None:
+                self._write_at_once(encoded, queue, self._descriptor)
+            elif queue.bytes + len(encoded) > limits.send_queue_bytes_max:
                 self._drop(queue.bytes)
                 return
-            queue.put(encoded, urgent=urgent)
+            else:
+                queue.put(encoded, urgent=urgent)
+
+    def _write_at_once(self, encoded: bytes, queue: _SendQueue, descriptor: int) -> None:
+        """Nothing is queued: hand it to the kernel here and now, and spare the writer's task a wake-up.
+
+        Nothing else writes meanwhile: `queue.bytes` counts until the writer's `send_all` has returned.
+        """
+        try:
+            sent = os.write(descriptor, encoded)
+        except OSError:  # full, or broken, which the writer will find out
+            sent = 0
+        if sent < len(encoded):
+            queue.put_rest(encoded[sent:])
 
     def _drop(self, queued: int) -> None:
-        self._queue = None
+        self._queue = self._descriptor = None
         self._scope.cancel()
         allowed = self._ours.limits.send_queue_bytes_max
         self._complain(
@@ -113,6 +139,7 @@ class Connection:
     async def _use(self, stream: trio.abc.Stream) -> None:
         """Send until the connection breaks, either end closes it, or the queue overflows."""
         queue = self._queue = _SendQueue()
+        self._descriptor = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
@@ -120,7 +147,7 @@ class Connection:
                     await self._write(stream, queue)
                     nursery.cancel_scope.cancel()
         finally:
-            self._queue = None
+            self._queue = self._descriptor = None
             await trio.aclose_forcefully(stream)
 
     async def _write(self, stream: trio.abc.Stream, queue: _SendQueue) -> None:
