@@ -272,7 +272,7 @@ def test_the_readmes_first_two_blocks_are_the_demo_and_the_checks() -> None:
         block.text for block in ALL_BLOCKS if block.page == "README.md" and block.language == "sh"
     ]
     for block in (first, second):
-        assert block.startswith("python -m venv .venv && .venv/bin/pip install -q -e ")
+        assert block.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e ")
     assert first.rstrip().endswith(".venv/bin/craft demo")
     assert second.rstrip().endswith(".venv/bin/python -m tests")
 
