@@ -226,12 +226,12 @@ def test_a_config_checks_its_relations() -> None:
     with pytest.raises(
         ConfigError, match=r"engine.election_timeout_ms_min: 400 .*at least 450 \(3 \* engine"
     ):
-        make(engine=EngineLimits(heartbeat_interval_ms=150))
+        make(engine=EngineLimits(heartbeat_interval_ms=150, election_timeout_ms_min=400))
     with pytest.raises(
         ConfigError,
         match="election_timeout_ms_min: 900 .*at most engine.election_timeout_ms_max, which is 800",
     ):
-        make(engine=EngineLimits(election_timeout_ms_min=900))
+        make(engine=EngineLimits(election_timeout_ms_min=900, election_timeout_ms_max=800))
     with pytest.raises(ConfigError, match="transport.reconnect_delay_ms_min: 2000 .*at most"):
         make(transport=TransportLimits(reconnect_delay_ms_min=2000))
 

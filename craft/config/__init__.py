@@ -252,6 +252,12 @@ RELATIONS = (
         margin=FRAME_ROOM_BYTES,
     ),
     Relation(
+        ("engine.load_bytes_max",),
+        "transport.frame_bytes_max",
+        "so that what is read back for a peer fits in a frame",
+        margin=FRAME_ROOM_BYTES,
+    ),
+    Relation(
         ("transport.frame_bytes_max",),
         "transport.send_queue_bytes_max",
         "so that one frame alone does not drop the link",

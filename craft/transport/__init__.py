@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import trio
+
 from craft.messages import Frame
 from craft.types import ServerId
 
@@ -38,8 +40,10 @@ class Inbox(Protocol):
 class Transport(Protocol):
     """One server's connections to its peers. `run` lives in the server's nursery."""
 
-    async def run(self, inbox: Inbox) -> None:
-        """Listen, connect, deliver until cancelled.
+    async def run(
+        self, inbox: Inbox, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen, connect, deliver until cancelled. It has started when peers can connect.
 
         Raises only for this server's own faults (a taken address).
         """

@@ -59,9 +59,12 @@ class MemoryTransport:
         self._server_id = server_id
         self._wake = trio.Event()
 
-    async def run(self, inbox: Inbox) -> None:
+    async def run(
+        self, inbox: Inbox, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Take part in the network until cancelled."""
         self._network._start(self._server_id, self, inbox)
+        task_status.started()
         try:
             while True:
                 await inbox.room()

@@ -93,18 +93,16 @@ class Cluster:
         self._make = make
 
     async def start(self, server_id: ServerId, *, inbox: RecordingInbox | None = None) -> Running:
-        """Start a server; a TCP server listens when this returns."""
+        """Start a server; peers can connect when this returns."""
         scope, ended = trio.CancelScope(), trio.Event()
         running = Running(self._make(server_id), inbox or RecordingInbox(), scope, ended)
 
-        async def run() -> None:
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
             with scope:
-                await running.transport.run(running.inbox)
+                await running.transport.run(running.inbox, task_status=task_status)
             ended.set()
 
-        self._nursery.start_soon(run)
-        if isinstance(running.transport, TcpTransport):
-            await running.transport.listening()
+        await self._nursery.start(run)
         return running
 
     async def pair(self) -> tuple[Running, Running]:

@@ -14,7 +14,14 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from craft.config.checks import MILLISECONDS_MAX
 from craft.errors import ConfigError
 from craft.limits import TransportLimits
 from craft.messages import Frame, ReadQuery
@@ -52,9 +59,10 @@ async def running(made_of: Facts) -> AsyncIterator[tuple[TcpTransport, Recording
     """A transport that listens, its inbox and its address; a fault of its own ends the test."""
     transport, inbox = made_of.transport(), RecordingInbox()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.run, inbox)
+        await nursery.start(transport.run, inbox)
+        assert transport.bound is not None
         with trio.fail_after(60):
-            yield transport, inbox, await transport.listening()
+            yield transport, inbox, transport.bound
         nursery.cancel_scope.cancel()
 
 
@@ -371,6 +379,30 @@ async def test_an_address_of_another_machine_is_a_clear_error() -> None:
         await facts(listen=("192.0.2.1", 7000), insecure_ok=True).transport().run(RecordingInbox())
 
 
+@pytest.mark.parametrize("insecure_ok", [True, False])
+async def test_a_name_that_cannot_be_one_is_a_clear_error(insecure_ok: bool) -> None:
+    """Python says so in another way than the system would."""
+    with pytest.raises(ConfigError, match=r"listen address is 'a\.\.b' port 7000"):
+        await facts(listen=("a..b", 7000), insecure_ok=insecure_ok).transport().run(RecordingInbox())
+
+
+async def test_a_transport_that_has_started_listens() -> None:
+    """Whoever waits for its start may tell others to connect."""
+    transport = facts().transport()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(transport.run, RecordingInbox())
+        assert transport.bound is not None
+        assert await say(transport.bound, encode_hello(HELLO)) == WELCOME
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_longest_silence_that_may_be_configured_can_be_set() -> None:
+    """The kernel's own limit is lower, and its error would name nothing."""
+    patient = replace(LIMITS, silence_timeout_ms=MILLISECONDS_MAX)
+    async with running(facts(limits=patient)) as (_, _, address):
+        assert await say(address, encode_hello(HELLO)) == WELCOME
+
+
 # -- TLS ------------------------------------------------------------------------------------------
 
 
@@ -447,6 +479,18 @@ def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     """A missing or wrong file is a mistake in the configuration."""
     with pytest.raises(ConfigError, match="nowhere.crt.*cannot be used.*in PEM"):
         tls_contexts(tmp_path / "nowhere.crt", tmp_path / "nowhere.key", tmp_path / "ca.pem")
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
+    """A server that starts at night must not wait at a prompt; under pytest asking would fail otherwise."""
+    files = Files(tmp_path)
+    files.contexts("one")
+    key = tmp_path / "one.key"
+    private = load_pem_private_key(key.read_bytes(), None)
+    locked = BestAvailableEncryption(b"secret")
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+    with pytest.raises(ConfigError, match=r"PEM lib.*allowed are a certificate, its unencrypted key"):
+        tls_contexts(tmp_path / "one.crt", key, files.ca_file)
 
 
 def test_tls_in_one_direction_only_is_refused(tmp_path: Path) -> None:

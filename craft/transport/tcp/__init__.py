@@ -68,17 +68,19 @@ class TcpTransport:
         self._insecure_ok = insecure_ok
         self._acceptor = Acceptor(self._ours, server_tls)
         self._connections = {peer: Connection(self._ours, peer, client_tls) for peer in addresses}
-        self._listening = trio.Event()
-        self._bound: Address | None = None
+        self.bound: Address | None = None
+        """The address listened on, once `run` has started (port 0 has become a port)."""
 
-    async def run(self, inbox: Inbox) -> None:
-        """Listen, connect and deliver until cancelled.
+    async def run(
+        self, inbox: Inbox, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen, connect and deliver until cancelled; has started when it listens.
 
         Raises ConfigError where the address cannot be listened on, before anything else.
         """
         listeners = await self._open_listeners()
-        self._bound = listeners[0].socket.getsockname()[:2]
-        self._listening.set()
+        self.bound = listeners[0].socket.getsockname()[:2]
+        task_status.started()
         async with trio.open_nursery() as nursery:
             for connection in self._connections.values():
                 nursery.start_soon(connection.run, inbox)
@@ -95,12 +97,6 @@ class TcpTransport:
         """Drop the connection by which `peer` sends to us."""
         self._acceptor.disconnect(peer, reason)
 
-    async def listening(self) -> Address:
-        """The address listened on, as soon as there is one (port 0 has become a port)."""
-        await self._listening.wait()
-        assert self._bound is not None
-        return self._bound
-
     def set_address(self, peer: ServerId, address: Address) -> None:
         """Ids are not addresses: the next connection to `peer` goes there."""
         if peer not in self._ours.addresses:
@@ -113,7 +109,7 @@ class TcpTransport:
             if self._acceptor.tls is None and not self._insecure_ok:
                 await _check_loopback(host, port)
             return await trio.open_tcp_listeners(port, host=host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
             raise ConfigError(_why_not_listening(host, port, error)) from error
 
 
@@ -130,8 +126,8 @@ async def _check_loopback(host: str | None, port: int) -> None:
             )
 
 
-def _why_not_listening(host: str | None, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
+def _why_not_listening(host: str | None, port: int, error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return (
             f"listen address is {host!r} port {port}, which is in use; allowed is a free port of this machine"
         )

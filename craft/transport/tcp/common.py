@@ -32,6 +32,9 @@ LOST = (
 # In the kernel and not yet on the wire: a millisecond at 1 Gbit/s.
 UNSENT_BYTES = 128 * KIB
 
+# The kernel takes no longer one, in seconds, before it asks whether the other end is there.
+KEEPIDLE_S_MAX = 32767
+
 log = logging.getLogger("craft.transport.tcp")
 
 
@@ -66,7 +69,8 @@ def tune(stream: trio.SocketStream, limits: TransportLimits) -> None:
     Trio has set TCP_NODELAY, and TCP_NOTSENT_LOWAT to 16 KiB. A low one keeps bulk data out of the kernel's
     queue, where no urgent frame can overtake it; this one costs an eighth of the wake-ups.
     """
-    tcp, seconds = trio.socket.IPPROTO_TCP, max(1, limits.silence_timeout_ms // 1000)
+    tcp = trio.socket.IPPROTO_TCP
+    seconds = min(max(1, limits.silence_timeout_ms // 1000), KEEPIDLE_S_MAX)
     stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", seconds),

@@ -22,7 +22,8 @@ def tls_contexts(
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         try:
-            context.load_cert_chain(cert_file, key_file)
+            # With a password, if a wrong one, OpenSSL does not ask for one at the terminal.
+            context.load_cert_chain(cert_file, key_file, password="")
             context.load_verify_locations(ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(
