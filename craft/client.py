@@ -175,8 +175,9 @@ class Client:
                 self._take(decode_message(payload))
 
     def _take(self, reply: Any) -> None:
-        if type(reply) is not tuple or len(reply) != 3 or reply[1] not in (OK, REJECTED, UNKNOWN, FAILED):
-            raise WireError(f"a reply is {shown(reply)}; allowed is [number, outcome, value]")
+        whole = type(reply) is tuple and len(reply) == 3 and type(reply[0]) in (int, type(None))
+        if not whole or reply[1] not in (OK, REJECTED, UNKNOWN, FAILED):
+            raise WireError(f"a reply is {shown(reply)}; allowed is [number or nil, outcome, value]")
         number, outcome, value = reply
         if number is None:
             raise RemoteError(f"the server says: {value}")

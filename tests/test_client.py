@@ -166,6 +166,7 @@ async def test_a_read_whose_connection_broke_may_be_asked_again() -> None:
     [
         (framed(b"\xc1"), "a message is not msgpack"),
         (encode_message([1, "maybe", None]), r"a reply is \(1, 'maybe', None\)"),
+        (encode_message([{}, "ok", None]), r"a reply is \({}, 'ok', None\)"),
         (encode_message([None, "failed", "you break the rules"]), "the server says: you break the rules"),
         (b"\xff\xff\xff\xff", "a frame claims 4294967295 bytes"),
     ],

@@ -92,7 +92,7 @@ class Listener:
         # `Config` refuses an open door; what a name really resolves to is only seen here.
         try:
             listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
             raise ConfigError(
                 f"client_listen: '{address}' cannot be listened on ({error});"
                 " allowed: a free port of this machine"

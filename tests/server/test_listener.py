@@ -8,7 +8,8 @@ import pytest
 
 import craft
 from craft.client import Client, connect
-from craft.wire import Hello, Refusal, Welcome, encode_message
+from craft.server.listener_requests import reply
+from craft.wire import PREFIX_BYTES, Hello, Refusal, Welcome, decode_message, encode_message
 from craft.wire.framing import framed
 from tests.server.listening import HELLO, Register, one_server, raw_client
 
@@ -35,6 +36,62 @@ async def test_what_msgpack_cannot_carry_arrives_as_its_repr() -> None:
     async with one_server() as (_, address), raw_client(address) as client:
         reply = await client.ask(1, "propose", [b"object", b"x", b"huge", b"nested"])
         assert reply == (1, "ok", ("{1, 2}", 4, str(2**70), (1, {"a": "{3}"})))
+
+
+class Unspeakable:
+    """Not even its repr can be had."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists in lists."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def nested_tuples(depth: int, core: Any) -> Any:
+    """As they arrive, around something."""
+    for _ in range(depth):
+        core = (core,)
+    return core
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ({"\udcff": 1}, r"{'\udcff': 1}"),
+        ("\udcff", r"'\udcff'"),
+        ([Unspeakable()], ("an object of Unspeakable without a repr",)),
+        (nested(5000), nested_tuples(30, "an object of list without a repr")),
+        (ENDLESS, nested_tuples(30, "[[...]]")),
+    ],
+    ids=["key", "text", "unspeakable", "deep", "endless"],
+)
+async def test_no_result_of_a_state_machine_ends_the_server(result: Any, told: Any) -> None:
+    """Whoever wrote it, and whichever client's command brought it about."""
+
+    class Odd(Register):
+        def _result(self, command: bytes) -> Any:
+            return result
+
+    async with one_server(Odd()) as (_, address), raw_client(address) as client:
+        assert await client.ask(1, "propose", [b"x"]) == (1, "ok", (told,))
+        assert (await client.ask(2, "read", b"q"))[1] == "ok"
+
+
+def test_whatever_depth_msgpack_allows_a_reply_keeps_to_it() -> None:
+    """A value that would just go alone stands deeper in a reply; the results beside it are not disturbed."""
+    for depth in range(500, 520):
+        results = decode_message(reply(1, "ok", [nested(depth), 7])[PREFIX_BYTES:])[2]
+        assert len(results) == 2 and results[1] == 7
 
 
 async def test_an_answer_too_long_is_replaced_by_a_text() -> None:
@@ -237,6 +294,13 @@ async def test_an_address_in_use_is_a_configuration_error() -> None:
         with pytest.raises(craft.ConfigError, match=f"client_listen: '{address}' cannot be listened on"):
             async with one_server(client_listen=address):
                 pytest.fail("it must not start")
+
+
+async def test_a_name_that_cannot_be_one_is_a_configuration_error() -> None:
+    """Python says so in another way than the system would."""
+    with pytest.raises(craft.ConfigError, match=r"client_listen: 'a\.\.b:8001' cannot be listened on"):
+        async with one_server(client_listen="a..b:8001", insecure_listen=True):
+            pytest.fail("it must not start")
 
 
 async def test_port_zero_takes_any_free_port() -> None:
