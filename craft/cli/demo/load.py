@@ -18,7 +18,7 @@ from craft import client
 from craft.cli.demo.cluster import DemoFailed, ServerProcess
 from craft.errors import Rejected, RemoteError, Unknown, Unreachable
 
-WRITERS = 24
+WRITERS = 64
 """Writes in flight through each server."""
 
 WATCH_S = 0.02
