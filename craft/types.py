@@ -26,6 +26,7 @@ Timestamp: TypeAlias = int
 Position: TypeAlias = int
 
 TIMESTAMP_MAX = 2**63 - 1
+DEMAND_MAX = 2**62  # in the year 2116: a peer that demands more is broken, and would leave stamps no room
 GROUPS_MAX = 4096
 SERVER_ID_MAX = 2**32 - 1
 

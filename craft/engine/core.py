@@ -42,7 +42,17 @@ from craft.raft import Raft, Role, replication
 from craft.reads import QuorumReads
 from craft.ready import Ready
 from craft.sessions import NONCE_BYTES, OPEN, Sessions
-from craft.types import Configuration, Entry, GroupId, Instant, Position, Recovered, ServerId, Write
+from craft.types import (
+    DEMAND_MAX,
+    Configuration,
+    Entry,
+    GroupId,
+    Instant,
+    Position,
+    Recovered,
+    ServerId,
+    Write,
+)
 
 if typing.TYPE_CHECKING:
     from random import Random
@@ -137,6 +147,8 @@ class Engine:
             raise WireError(
                 f"a frame from server {sender}, which is not a member; members are {sorted(e.peers)}"
             )
+        if frame.demand > DEMAND_MAX:
+            raise WireError(f"server {sender} demands timestamp {frame.demand}; allowed: 0 to {DEMAND_MAX}")
         first = peer.heard_at is None
         peer.heard_at, peer.echo, peer.links = now.monotonic_ns, frame.sent, frame.links
         if e.started <= frame.echo <= now.monotonic_ns:

@@ -296,3 +296,15 @@ def test_a_report_of_the_wrong_length_counts_for_nothing() -> None:
     assert token not in c.servers[0].served
     c.pass_all()
     c.run_until(lambda: token in c.servers[0].served)
+
+
+def test_a_demand_from_beyond_all_time_is_the_peers_fault() -> None:
+    """Stamps must have room above every demand: a broken peer's is refused, and nobody's time moves."""
+    c = Cluster()
+    c.settle_evenly()
+    server = c.servers[0]
+    frame = Frame(clock=0, sent=1, echo=0, demand=2**62 + 1, links=(), commits=(), messages=())
+    with pytest.raises(WireError, match="demands timestamp 4611686018427387905"):
+        server.engine.receive(1, frame, server.now())
+    c.write_and_wait(0, b"goes on")
+    assert server.engine.state.greatest_timestamp < 2**62
