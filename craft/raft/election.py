@@ -96,14 +96,18 @@ def pre_campaign(r: RaftState, now: int) -> None:
     """Ask whether a campaign could win, without raising any term (dissertation 9.6)."""
     assert r.votes_here and not r.leads
     r.role, r.leader_id, r.votes = Role.PRE_CANDIDATE, None, {r.me: True}
-    _set_retry(r, now)
+    set_deadline(r, now)
+    _retry_soon(r, now)
     _ask(r, pre=True, transfer=False)
     _tally(r, now)
 
 
-def _set_retry(r: RaftState, now: int) -> None:
-    """While a dead leader is known, unlucky candidates try again soon, not after a whole timeout."""
-    set_deadline(r, now)
+def _retry_soon(r: RaftState, now: int) -> None:
+    """While a dead server is known, who could not win tries again soon, not after a whole timeout.
+
+    Only pre-candidates, who wait for no disk, and candidates who have lost: to begin again while votes are
+    under way would give up every election of servers whose disks are slower than this.
+    """
     if r.gone:
         few = r.limits.election_stagger_ms * 4
         r.election_deadline = min(r.election_deadline, now + r.rng.randint(few, 2 * few) * MS)
@@ -118,7 +122,7 @@ def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
     r.campaign_transfer = transfer
     if transfer:
         r.transfer_term = r.term
-    _set_retry(r, now)
+    set_deadline(r, now)
     _ask(r, pre=False, transfer=transfer)
 
 
@@ -178,7 +182,8 @@ def _tally(r: RaftState, now: int) -> None:
         else:
             become_leader(r, now)
     elif outcome is quorum.Outcome.LOST:
-        r.role, r.votes = Role.FOLLOWER, {}  # the deadline for another try was drawn when asking
+        r.role, r.votes = Role.FOLLOWER, {}
+        _retry_soon(r, now)  # else the deadline for another try is the one drawn when asking
 
 
 def become_leader(r: RaftState, now: int) -> None:

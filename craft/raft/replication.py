@@ -160,17 +160,34 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
             f"server {sender} sent entry {m.entries[-1][:4]} of group {r.group}, beyond its own term {m.term}"
         )
     follow(r, sender, m.term, now)
-    # Our committed prefix agrees with every legitimate leader's log; what is at or below it needs no look.
     entries = m.entries[max(0, r.commit_index - m.prev_index) :]
+    if _differs_below_commit(r, m):
+        return
     if m.prev_index > r.commit_index and r.log.term_at(m.prev_index) != m.prev_term:
         _reject(r, sender, m)
         return
     accept_entries(r, sender, entries)
-    r.verified = max(r.verified, m.prev_index + len(m.entries), r.commit_index)
+    r.verified = max(r.verified, m.prev_index + len(m.entries))
+    if m.commit_index >= r.commit_index:
+        r.verified = max(r.verified, r.commit_index)  # the leader has committed that too, so it agrees
     advance_commit(r, min(m.commit_index, r.verified))
     r.ack_due = True
     if r.log.persisted >= r.verified:
         acknowledge(r)  # else with the sync that is due: one acknowledgement a sync
+
+
+def _differs_below_commit(r: RaftState, m: AppendEntries) -> bool:
+    """Does this leader hold something else where ours is committed?
+
+    Then a later leader deposed it, of whose commit a peer told us, and whose term we have not met (9).
+    What it sends is not ours to keep nor to acknowledge. One place is enough (Raft 5.3, log matching); it has
+    left memory only where nothing beyond it is to be kept.
+    """
+    if r.commit_index < m.prev_index:
+        return False
+    last = min(r.commit_index, m.prev_index + len(m.entries))
+    term = m.prev_term if last == m.prev_index else m.entries[last - m.prev_index - 1].term
+    return r.log.term_at(last) not in (None, term)
 
 
 def follow(r: RaftState, leader: ServerId, term: Term, now: int) -> None:
@@ -277,5 +294,9 @@ def handle_fetch_result(r: RaftState, sender: ServerId, m: FetchResult, now: int
     if m.entries[-1].term > r.term:
         # (†) An entry's term above ours is adopted first; the same write makes both durable.
         election.become_follower(r, m.entries[-1].term, None, now)
+    elif r.leads and r.log.term_at(m.entries[-1].index) != m.entries[-1].term:
+        # Raft 5.4.3: a leader has all that was committed before its term. Who lacks this was deposed unheard,
+        # and must not cut the log that it leads by: it would write other entries at the places it has named.
+        election.become_follower(r, r.term, None, now)
     accept_entries(r, sender, tuple(entry for entry in m.entries if entry.index > r.commit_index))
     advance_commit(r, m.entries[-1].index)
