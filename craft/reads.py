@@ -4,8 +4,9 @@ Knows: the reports of one round at a time, and the targets that completed rounds
 logs, sockets.
 
 Invariants
-- A read that arrives after a round was sent takes the next round; each round has a fresh id, so a late report
-  counts for nothing.
+- A read that arrives after a round was sent takes the next round; each round has a fresh id, so a report from
+  before a read counts for nothing. One that answers an earlier attempt for the very same reads does count: it
+  was made after they arrived, and where round trips are longer than attempts there is no other.
 - A round completes when, for every group, the *latest configuration named by the reader's own log or by any
   report* has its majority among those who reported (both, while joint). A majority of the reader's own,
   outdated configuration would read stale (†).
@@ -38,10 +39,11 @@ class Waiting:
 class QuorumReads:
     """All reads of one server that are not served yet."""
 
-    __slots__ = ("_reports", "_tokens", "_waiting_round", "completed", "round", "started_at")
+    __slots__ = ("_first_round", "_reports", "_tokens", "_waiting_round", "completed", "round", "started_at")
 
     def __init__(self, first_round: int) -> None:
         self.round = first_round
+        self._first_round = first_round  # the first attempt for the reads under way
         self.started_at: int | None = None  # when the round under way was sent; None: none is
         self._tokens: list[Any] = []  # reads that take the round under way
         self._waiting_round: list[Any] = []  # reads that take the next one
@@ -69,6 +71,7 @@ class QuorumReads:
             if not self._waiting_round:
                 return False
             self._tokens, self._waiting_round = self._waiting_round, []
+            self._first_round = self.round + 1
         elif now - self.started_at < retry_ns:
             return False
         self.round += 1
@@ -76,8 +79,9 @@ class QuorumReads:
         return True
 
     def report(self, server: ServerId, report: ReadReport, groups: int) -> None:
-        """A report of the round under way; any other is ignored."""
-        if self.started_at is None or report.round != self.round or len(report.groups) != groups:
+        """A report of the round under way or of an earlier attempt at it; any other is ignored."""
+        asked = self.started_at is not None and self._first_round <= report.round <= self.round
+        if not asked or len(report.groups) != groups:
             return
         self._reports[server] = report.groups
         if all(self._covered(group) for group in range(groups)):

@@ -69,16 +69,34 @@ def test_a_read_that_comes_later_takes_the_next_round() -> None:
 
 
 def test_a_late_report_is_ignored() -> None:
-    """Each round has a fresh number; a report of an earlier one, or of none, counts for nothing."""
+    """Each round has a fresh number; a report of one for other reads, or of none, counts for nothing."""
     reads = begun()
-    report(reads, 0)
     old = reads.round
-    assert reads.begin(RETRY, RETRY)
+    report(reads, 0)
+    assert report(reads, 2)
+    assert not report(reads, 1)
+    reads.add("later")
+    assert reads.begin(1, RETRY)
     assert reads.round != old
     assert not report(reads, 0)
     assert not report(reads, 1, round_=old)
-    assert report(reads, 2)
-    assert not report(reads, 1)
+    assert not report(reads, 1, round_=reads.round + 1)
+    assert report(reads, 1)
+
+
+def test_a_report_of_an_earlier_attempt_counts() -> None:
+    """It was made after these very reads arrived; where round trips are longer than attempts all are late."""
+    reads = begun("a")
+    first = reads.round
+    reads.add("b")
+    for attempt in (1, 2):
+        assert reads.begin(attempt * RETRY, RETRY)
+        assert not report(reads, 0)
+    assert report(reads, 1, round_=first)
+    assert reads.completed[0].tokens == ["a"]
+    assert reads.begin(3 * RETRY, RETRY)
+    assert not report(reads, 0)
+    assert not report(reads, 1, round_=first + 2), "it may be older than b"
 
 
 def test_a_round_that_takes_too_long_is_begun_afresh() -> None:

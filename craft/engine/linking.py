@@ -197,8 +197,13 @@ def fetch_lacking(e: EngineState) -> None:
         if r.lacking_since is not None and now - r.lacking_since >= patience:
             r.lacking_since = now
             index, _, peer = r.known_commit
-            if index > r.commit_index and peer in e.peers:
+            if index > r.commit_index and peer in e.peers and _disk_keeps_up(e, r):
                 e.peers[peer].out.append(Fetch(r.group, r.commit_index + 1))
+
+
+def _disk_keeps_up(e: EngineState, r: RaftState) -> bool:
+    """Is there room for more that is not durable yet? What the leader's window holds back is not fetched."""
+    return r.log.unsynced_bytes() < e.limits.inflight_bytes_max
 
 
 def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None:
@@ -208,7 +213,7 @@ def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None
     """
     r = e.raft(group)
     silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
-    if not r.leads and (r.known_commit[0] > r.commit_index or silent):
+    if not r.leads and (r.known_commit[0] > r.commit_index or silent) and _disk_keeps_up(e, r):
         e.peers[sender].out.append(Fetch(group, r.commit_index + 1))
 
 

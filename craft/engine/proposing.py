@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from craft.clock import stamper
 from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
 from craft.errors import CommandTooLarge, NotReady, Overloaded, SessionTaken
 from craft.messages import Forward, ForwardRefused
 from craft.raft import RaftState
 from craft.sessions import OPEN, PROPOSAL_HEADER_BYTES, Opened
-from craft.types import GroupId, Proposal, ServerId
+from craft.types import GroupId, Proposal, ServerId, Timestamp
 
 REQUESTS_PER_MESSAGE_MAX = 2**14
 """In one Forward or ForwardRefused: what travels in one array is bounded (`wire/framing.py`)."""
@@ -183,11 +184,17 @@ def tick(e: EngineState) -> None:
     for deadline, group, proposal in e.floor_waiting:
         if not e.raft(group).leads or now >= deadline:
             refuse(e, group, [proposal])
-        elif proposal.answered_timestamp <= max(e.now.clock_ns, e.greatest_timestamp):
+        elif proposal.answered_timestamp <= max(_bounded_now(e, group), e.greatest_timestamp):
             enqueue(e, group, proposal)
         else:
             still.append((deadline, group, proposal))
     e.floor_waiting = still
+
+
+def _bounded_now(e: EngineState, group: GroupId) -> Timestamp:
+    # As the leader reads it (PROTOCOL 2): by a wild clock a floor would be taken up and put back for ever.
+    reached = e.readings.reached(e.raft(group).configuration, e.now, e.me)
+    return stamper.bounded(e.now.clock_ns, reached, e.limits.clock_offset_ms_max * MS)[0]
 
 
 def _unroute(e: EngineState, pending: Pending) -> None:

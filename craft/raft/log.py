@@ -137,6 +137,10 @@ class Log:
         """A write that ended at `upto` is durable; what was cut since then is not counted (`handed` fell)."""
         self.persisted = max(self.persisted, min(upto, self.handed))
 
+    def unsynced_bytes(self) -> int:
+        """Bytes of the entries that are not durable yet; only memory holds them."""
+        return sum(len(entry.record) for entry in self.entries[self.persisted - self.offset.index :])
+
     def evict(self, upto: Index, *, bytes_max: int) -> None:
         """Let the oldest entries at or below `upto` leave memory until it holds about `bytes_max`."""
         assert upto <= self.persisted
