@@ -85,7 +85,7 @@ class Config:
     """Call the state machine in a worker thread: for one whose `apply_batch` computes long or blocks."""
 
     close_timeout_ms: int = 5000
-    """How long a graceful stop waits for its groups to be taken over and for proposals to be answered."""
+    """How long a graceful stop waits for its groups to be taken over and for calls to be answered."""
 
     tls: TlsConfig | None = None
     """Certificates for connections between servers. Without it: plain TCP, on loopback only."""

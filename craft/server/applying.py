@@ -67,7 +67,14 @@ class Applier:
             results = self.machine.apply_batch(batch)
         except Exception as error:
             raise ApplyFailed(_blame(batch, error)) from error
-        if results is not None and len(results) != len(batch):
+        if results is None:
+            return None
+        if not isinstance(results, Sequence):
+            raise ApplyFailed(
+                f"apply_batch returned an object of {type(results).__name__} at position {batch.position};"
+                " allowed are a sequence of one result a command, or None"
+            )
+        if len(results) != len(batch):
             raise ApplyFailed(
                 f"apply_batch returned {len(results)} results for {len(batch)} commands"
                 f" at position {batch.position}"

@@ -22,7 +22,7 @@ from craft.clock import Clock
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
-from craft.errors import CraftError, NotReady, RemoteError, Unknown
+from craft.errors import CraftError, NotReady, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
 from craft.server.applying import Answer, Applier
 from craft.server.calls import Call, Singles, checked, pack, refusal
@@ -92,7 +92,7 @@ class Server(Generic[M]):
         self._syncer: Syncer | None = None  # while the server runs
         self._writing = 0  # the number of the write that is being synced
         self._synced: int | None = None
-        self._sync_error: Exception | None = None
+        self._sync_error: BaseException | None = None
         self._answered = False  # callers were woken in the last turn
         self._apply_queue: list[Merged] = []
         self._applied: list[Answer] | None = None
@@ -105,9 +105,9 @@ class Server(Generic[M]):
         self._complaints = logs.RateLimited(
             log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
         )
-        self._ended: CraftError | None = None
+        self._ended = False
         self.measures = Measures()
-        self._add_gauges()
+        self.measures.watch(self._engine.state)
 
     # -- what users call --------------------------------------------------------------------------
 
@@ -123,10 +123,14 @@ class Server(Generic[M]):
         if not isinstance(command, bytes):
             raise TypeError(f"a command must be bytes, not {type(command).__name__}: {command!r:.80}")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_open()
-        call = self._singles.add(
-            command, pending_bytes=self._engine.state.pending_bytes, now=trio.current_time()
-        )
+        try:
+            self._check_open()
+            call = self._singles.add(
+                command, pending_bytes=self._engine.state.pending_bytes, now=trio.current_time()
+            )
+        except Rejected:
+            await self._refused()
+            raise
         self._wake()
         slot = await call.wait()
         return None if call.results is None else call.results[slot]
@@ -139,12 +143,16 @@ class Server(Generic[M]):
         """
         commands = checked(commands)
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_open()
-        if not commands:
-            await trio.lowlevel.checkpoint()
-            return []
         call = Call(commands, many=True, started=trio.current_time())
-        self._submit(call)
+        try:
+            self._check_open()
+            if not commands:
+                await trio.lowlevel.checkpoint()
+                return []
+            self._submit(call)
+        except Rejected:
+            await self._refused()
+            raise
         self._wake()
         await call.wait()
         return call.results
@@ -209,41 +217,6 @@ class Server(Generic[M]):
         measures.clock_clamps.value = e.clamps
         return measures.metrics.collect()
 
-    def _add_gauges(self) -> None:
-        e = self._engine.state
-        gauge = self.measures.gauge
-        gauge(
-            "craft_applied_position",
-            unit="entries",
-            help="Position applied.",
-            read=lambda: e.applied_position,
-        )
-        gauge(
-            "craft_unmerged_bytes",
-            unit="bytes",
-            help="Committed and not merged.",
-            read=lambda: e.merger.bytes,
-        )
-        gauge(
-            "craft_pending_bytes",
-            unit="bytes",
-            help="Proposed and not answered.",
-            read=lambda: e.pending_bytes,
-        )
-        gauge("craft_groups_led", unit="groups", help="Groups led by this server.", read=lambda: len(e.led))
-        gauge(
-            "craft_blocking_group",
-            unit="group",
-            help="The group for which the merge waits; -1: none.",
-            read=lambda: e.merger.blocking if e.merger.bytes else -1,
-        )
-        gauge(
-            "craft_merge_lag_seconds",
-            unit="seconds",
-            help="Greatest timestamp appended less the safe timestamp, while something waits.",
-            read=lambda: (e.greatest_timestamp - e.merger.safe) / SECOND_NS if e.merger.bytes else 0,
-        )
-
     # -- plumbing ---------------------------------------------------------------------------------
 
     def _now(self) -> Instant:
@@ -252,9 +225,14 @@ class Server(Generic[M]):
     def _wake(self) -> None:
         self._event.set()
 
+    async def _refused(self) -> None:
+        """A call was refused at once. Who tries again at once must not keep the turns from running."""
+        self.measures.rejected.value += 1
+        await trio.lowlevel.checkpoint()
+
     def _check_open(self) -> None:
-        if self._ended is not None:
-            raise NotReady(f"the server has ended: {self._ended}")
+        if self._ended:
+            raise NotReady("the server has ended")
         if self._engine.state.stopping:
             raise NotReady("the server is stopping and takes no commands")
 
@@ -269,13 +247,15 @@ class Server(Generic[M]):
         self._syncer = Syncer(self._storage.sync, self._sync_done)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._transport.run, self._inbox)
+                await nursery.start(self._transport.run, self._inbox)
                 if self.config.apply_in_thread:
                     nursery.start_soon(self._apply_in_thread)
                 task_status.started()
-                await self._turns()
+                try:
+                    await self._turns()
+                finally:
+                    self._end()  # at once: the nursery waits for the thread that applies, which may hang
         finally:
-            self._end(NotReady("the server has ended"))
             await self._syncer.stop()
 
     async def _turns(self) -> None:
@@ -342,7 +322,7 @@ class Server(Generic[M]):
         try:
             self._submit(call)
         except CraftError as error:
-            self.measures.rejected.value += len(call.commands)
+            self.measures.rejected.value += 1
             call.fail(error)
 
     def _carry_out(self, ready: Ready, now: Instant) -> None:
@@ -370,7 +350,7 @@ class Server(Generic[M]):
             measures.entries.value += len(append.entries)
             measures.written_bytes.value += sum(len(entry.record) for entry in append.entries)
 
-    def _sync_done(self, seconds: float, error: Exception | None) -> None:
+    def _sync_done(self, seconds: float, error: BaseException | None) -> None:
         """One sync at a time; what is written meanwhile is the next batch (PROTOCOL 10)."""
         self.measures.sync_seconds.record(seconds)
         self._synced, self._sync_error = (self._writing if error is None else None), error
@@ -394,10 +374,11 @@ class Server(Generic[M]):
             self._wake()
 
     async def _apply_in_thread(self) -> None:
+        own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
         while True:
             await self._to_apply.wait()
             self._to_apply = trio.Event()
-            self._applied = await trio.to_thread.run_sync(self._applier.run, self._apply_queue)
+            self._applied = await trio.to_thread.run_sync(self._applier.run, self._apply_queue, limiter=own)
             self._wake()
 
     def _finish_apply(self, answers: list[Answer], now: Instant) -> None:
@@ -459,14 +440,16 @@ class Server(Generic[M]):
     def _is_quiet(self) -> bool:
         """While stopping: is nothing left to answer, and nothing left to hand over, or nobody to take it?"""
         linked = any(peer.linked for peer in self._engine.state.peers.values())
-        return not (self._calls_open or self._singles.count or (linked and self._engine.leads_any))
+        waited_for = self._calls_open or self._singles.count or self._reads_open
+        return not (waited_for or (linked and self._engine.leads_any))
 
-    def _end(self, error: CraftError) -> None:
+    def _end(self) -> None:
         """Tell every caller what became of its command."""
-        self._ended = error
+        self._ended = True
         self._session_open.set()  # whoever waits for it learns that the server has ended
         rejected, _ = self._engine.abandon()
         for call in self._singles.take():
+            self.measures.rejected.value += 1
             call.fail(refusal("the server ended before the command was proposed"))
         without_effect = {id(call) for call in rejected}
         for call in self._calls_open:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from craft.engine.state import EngineState
 from craft.stats import Metrics
+
+SECOND_NS = 1_000_000_000
 
 
 class Measures:
@@ -76,7 +79,37 @@ class Measures:
             help="Stamps for which this server's clock was clamped to a majority's clocks.",
         )
 
-    def gauge(self, name: str, *, unit: str, help: str, read: object) -> None:
-        """A value that is read when collected."""
-        assert callable(read)
-        self.metrics.gauge(name, unit=unit, help=help, read=read)
+    def watch(self, e: EngineState) -> None:
+        """Add what the engine counts itself; it is read when collected."""
+        gauge = self.metrics.gauge
+        gauge(
+            "craft_applied_position",
+            unit="entries",
+            help="Position applied.",
+            read=lambda: e.applied_position,
+        )
+        gauge(
+            "craft_unmerged_bytes",
+            unit="bytes",
+            help="Committed and not merged.",
+            read=lambda: e.merger.bytes,
+        )
+        gauge(
+            "craft_pending_bytes",
+            unit="bytes",
+            help="Proposed and not answered.",
+            read=lambda: e.pending_bytes,
+        )
+        gauge("craft_groups_led", unit="groups", help="Groups led by this server.", read=lambda: len(e.led))
+        gauge(
+            "craft_blocking_group",
+            unit="group",
+            help="The group for which the merge waits; -1: none.",
+            read=lambda: e.merger.blocking if e.merger.bytes else -1,
+        )
+        gauge(
+            "craft_merge_lag_seconds",
+            unit="seconds",
+            help="Greatest timestamp appended less the safe timestamp, while something waits.",
+            read=lambda: (e.greatest_timestamp - e.merger.safe) / SECOND_NS if e.merger.bytes else 0,
+        )

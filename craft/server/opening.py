@@ -42,10 +42,11 @@ async def open_server(
     Raises ConfigError (a port in use), WrongDirectory, DamagedStorage, SuspectStorage at start;
     StorageFailed, ApplyFailed, SessionTaken later.
     """
+    own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
     if storage is None:
-        storage = await trio.to_thread.run_sync(_open_storage, config)
+        storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
     try:
-        recovered = await trio.to_thread.run_sync(storage.recover)
+        recovered = await trio.to_thread.run_sync(storage.recover, limiter=own)
         transport = transport or tcp_transport(config, storage)
         server = Server(
             config,
@@ -67,7 +68,8 @@ async def open_server(
             _raise_what_matters(group)
             raise
     finally:
-        storage.close()
+        with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
+            await trio.to_thread.run_sync(storage.close, limiter=own)
 
 
 def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
@@ -75,7 +77,8 @@ def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     leaves = list(_leaves(group))
     fatal = next((leaf for leaf in leaves if isinstance(leaf, FatalError | ConfigError)), None)
     if fatal is not None:
-        raise fatal from group  # what callers raised because of it is in the group
+        # Its own cause shows where a state machine or disk failed. What callers raised is in the group.
+        raise fatal from fatal.__cause__ or group
     if len(leaves) == 1:
         raise leaves[0] from leaves[0].__cause__
 

@@ -21,7 +21,7 @@ import trio
 class Syncer:
     """One storage's syncs, in a thread of their own."""
 
-    def __init__(self, sync: Callable[[], None], done: Callable[[float, Exception | None], None]) -> None:
+    def __init__(self, sync: Callable[[], None], done: Callable[[float, BaseException | None], None]) -> None:
         """`done(seconds, error)` is told how long the sync took in its thread, and what it raised."""
         self._sync = sync
         self._done = done
@@ -39,15 +39,16 @@ class Syncer:
         """End the thread, after the sync that is under way: the storage may be closed then."""
         self._requests.put(False)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._thread.join)
+            # A limiter of its own: a program may keep all of Trio's shared threads busy.
+            await trio.to_thread.run_sync(self._thread.join, limiter=trio.CapacityLimiter(1))
 
     def _run(self) -> None:
         while self._requests.get():
             started = time.perf_counter()
-            error: Exception | None = None
+            error: BaseException | None = None
             try:
                 self._sync()
-            except Exception as raised:  # noqa: BLE001  # it is raised on the event loop
+            except BaseException as raised:  # noqa: BLE001  # it is raised on the event loop; a panic too
                 error = raised
             try:
                 self._token.run_sync_soon(self._done, time.perf_counter() - started, error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -129,6 +130,30 @@ async def test_overload_is_told_at_once_and_takes_nothing(clock: Clock) -> None:
         assert len(await server.read(lambda m: list(m.commands))) == len(answered)
 
 
+async def test_who_tries_again_at_once_is_served_in_the_end(clock: Clock) -> None:
+    """An overloaded server becomes less so only if the loop around `propose` lets it run."""
+    limits = craft.EngineLimits(
+        entry_bytes_max=65536, proposals_bytes_max=100_000, forwarded_bytes_max=100_000
+    )
+    async with three_servers(engine=limits) as cluster:
+        server = cluster.servers[1]
+
+        async def insist(propose: Callable[[Any], Awaitable[Any]], commands: Any) -> None:
+            for _ in range(100_000):
+                with contextlib.suppress(craft.Overloaded):
+                    await propose(commands)
+                    return
+            pytest.fail("refused a hundred thousand times, and no turn between")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(insist, server.propose, bytes(60_000))
+                nursery.start_soon(insist, server.propose_many, [bytes(60_000)])
+        assert len(await server.read(lambda m: list(m.commands))) == 6
+        metrics = {metric["name"]: metric for metric in server.metrics()}
+        assert metrics["craft_requests_rejected_total"]["value"] >= 5
+
+
 async def test_a_cancelled_propose_leaves_nothing_behind(clock: Clock) -> None:
     """The caller is gone; its command may take effect; later commands and the close are undisturbed."""
     async with three_servers() as cluster:
@@ -225,6 +250,31 @@ async def test_results_of_the_wrong_number_stop_the_server(clock: Clock) -> None
             await cluster.servers[1].propose(b"x")
 
 
+async def test_results_that_are_no_sequence_stop_the_server_by_name(clock: Clock) -> None:
+    """A generator forgotten in an `apply_batch` is told as what it is."""
+
+    class Lazy:
+        def apply_batch(self, batch: craft.Batch) -> Any:
+            return (len(command) for command in batch)
+
+    with pytest.raises(craft.ApplyFailed, match=r"returned an object of generator at position \d+; allowed"):
+        async with three_servers(Lazy) as cluster:
+            await cluster.servers[1].propose(b"x")
+
+
+async def test_an_apply_that_raises_shows_where(clock: Clock) -> None:
+    """Who wrote the state machine finds its own traceback as the cause, not only a group of errors."""
+
+    class Brittle:
+        def apply_batch(self, batch: craft.Batch) -> Sequence[Any] | None:
+            raise KeyError("no such account")
+
+    with pytest.raises(craft.ApplyFailed) as failed:
+        async with three_servers(Brittle) as cluster:
+            await cluster.servers[1].propose(b"x")
+    assert repr(failed.value.__cause__) == "KeyError('no such account')"
+
+
 async def test_an_apply_in_a_thread_does_not_stop_heartbeats(clock: Clock) -> None:
     """While one server's state machine blocks, leaders stay, and the others answer."""
     gate = threading.Event()
@@ -249,6 +299,39 @@ async def test_an_apply_in_a_thread_does_not_stop_heartbeats(clock: Clock) -> No
         assert await slow.propose(b"after") is not None
 
 
+async def test_callers_are_told_before_a_thread_that_hangs(clock: Clock) -> None:
+    """A server that ends must wait for its state machine's thread; those who wait for an answer need not."""
+    gate, opened = threading.Event(), []
+
+    class Stuck(Ledger):
+        def apply_batch(self, batch: craft.Batch) -> Sequence[Any] | None:
+            opened.append(gate.wait(5))
+            return super().apply_batch(batch)
+
+    async def write(server: craft.Server[Any]) -> None:
+        with pytest.raises(craft.Unknown):
+            await server.propose(b"x")
+        gate.set()
+
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        cluster = Cluster(stack, apply_in_thread=True, close_timeout_ms=100)
+        await cluster.start_all(Stuck)
+        nursery.start_soon(write, cluster.servers[3])
+        await trio.sleep(1)
+    assert opened and all(opened)
+
+
+@pytest.mark.parametrize("apply_in_thread", [False, True])
+async def test_threads_of_the_users_own_hold_up_nothing(clock: Clock, apply_in_thread: bool) -> None:
+    """Trio's threads are shared; a program that keeps them all busy must not stall its disk or its end."""
+    shared = trio.to_thread.current_default_thread_limiter()
+    shared.total_tokens = 1
+    await shared.acquire_on_behalf_of("the user")
+    with trio.fail_after(60):
+        async with three_servers(apply_in_thread=apply_in_thread) as cluster:
+            assert await cluster.servers[1].propose(b"x") == 1
+
+
 @pytest.mark.parametrize("where", ["fail_sync", "fail_write"])
 async def test_a_disk_that_fails_ends_the_server_and_answers_nothing(clock: Clock, where: str) -> None:
     """StorageFailed is raised where the server was opened; the caller learns that the fate is unknown."""
@@ -271,6 +354,29 @@ async def test_a_disk_that_fails_ends_the_server_and_answers_nothing(clock: Cloc
     assert fates == ["unknown"]
 
 
+async def test_a_panic_of_the_disks_library_ends_the_server(clock: Clock) -> None:
+    """RocksDB's binding raises no mere Exception then; a sync whose end nobody hears of would hang all."""
+
+    class Panic(BaseException):
+        pass
+
+    class Panicking(FailingStorage):
+        def sync(self) -> None:
+            if self.fail_sync is not None:
+                raise Panic(self.fail_sync)
+            super().sync()
+
+    with pytest.raises(Panic, match="unreachable code"), trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            cluster = Cluster(stack)
+            disk = cluster.disks[1] = Panicking(cluster.disks[1].identity)
+            await cluster.start_all()
+            disk.fail_sync = "unreachable code"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cluster.servers[2].propose, b"x")
+                await trio.sleep_forever()
+
+
 async def test_closing_hands_the_groups_over_first(clock: Clock) -> None:
     """A server that leaves answers what it took, and the others lead its groups."""
     async with three_servers() as cluster:
@@ -279,6 +385,26 @@ async def test_closing_hands_the_groups_over_first(clock: Clock) -> None:
         assert 3 not in cluster.leaders()
         with pytest.raises(craft.NotReady, match="stopping"):
             await cluster.servers[3].propose(b"too late")
+
+
+async def test_closing_serves_the_reads_under_way(clock: Clock) -> None:
+    """They cost a round trip: no reason to send them away, even where no group must be handed over first."""
+    lengths: list[int] = []
+
+    async def look(server: craft.Server[Ledger]) -> None:
+        lengths.append(await server.read(lambda m: len(m.commands)))
+
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        cluster = Cluster(stack)
+        await cluster.start(1)
+        await cluster.start(2)
+        await cluster.servers[1].propose(b"x")
+        async with cluster.opening(3) as server:
+            await server.wait_ready()
+            assert 3 not in cluster.leaders()
+            nursery.start_soon(look, server)
+            await trio.testing.wait_all_tasks_blocked()
+    assert lengths == [1]
 
 
 async def test_without_a_majority_a_proposal_waits_and_the_end_tells_its_fate(clock: Clock) -> None:
