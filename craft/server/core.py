@@ -165,7 +165,11 @@ class Server(Generic[M]):
         majority is in touch.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_open()
+        try:
+            self._check_open()
+        except NotReady:
+            await self._refused()
+            raise
         read = _Read(query, trio.lowlevel.current_task())
         self._reads_open.add(read)
         self._engine.read(read)

@@ -407,6 +407,16 @@ async def test_closing_serves_the_reads_under_way(clock: Clock) -> None:
     assert lengths == [1]
 
 
+async def test_a_server_that_stops_lets_others_run_when_it_refuses(clock: Clock) -> None:
+    """Whoever asks again and again until it works must not keep the loop for itself."""
+    async with three_servers() as cluster:
+        server = cluster.servers[3]
+        await server.close()
+        for ask in (server.propose(b"x"), server.propose_many([b"x"]), server.read(lambda _: None)):
+            with trio.testing.assert_checkpoints(), pytest.raises(craft.NotReady, match="stopping"):
+                await ask
+
+
 async def test_without_a_majority_a_proposal_waits_and_the_end_tells_its_fate(clock: Clock) -> None:
     """Nothing was ever appended: Rejected, not Unknown."""
     fates: list[type] = []
