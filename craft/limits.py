@@ -54,6 +54,9 @@ class EngineLimits:
     unmerged_bytes_max: int = 64 * MIB
     """Committed here and not yet merged; beyond it this server's leaders append no commands."""
 
+    apply_bytes_max: int = 1 * MIB
+    """Merged entries given to the state machine at a time (at least one): heartbeats go out between two."""
+
     log_memory_bytes_max: int = 32 * MIB
     """Committed entries kept in memory, all groups together; older ones are read back from disk."""
 

@@ -22,6 +22,8 @@ from craft.types import Entry, GroupId, Index, Timestamp, is_command
 
 _by_timestamp = itemgetter(0)
 
+UNBOUNDED = 2**63
+
 
 class Merger:
     """Holds what is committed and not yet safe."""
@@ -72,20 +74,35 @@ class Merger:
         queue = self._queues[group]
         return queue[0].index if queue else None
 
-    def drain(self) -> list[tuple[Timestamp, GroupId, Entry]]:
-        """Every command entry at or below the safe timestamp, in `(timestamp, group)` order."""
+    def drain(self, bytes_max: int = UNBOUNDED) -> list[tuple[Timestamp, GroupId, Entry]]:
+        """Command entries at or below the safe timestamp, in `(timestamp, group)` order.
+
+        Stops after about `bytes_max` (at least one entry); what is left comes with the next call.
+        """
         safe = min(self.closed)
         if self._first is None or self._first > safe:
             return []
         run: list[tuple[Timestamp, GroupId, Entry]] = []
-        first: Timestamp | None = None
         for group, queue in enumerate(self._queues):
             while queue and queue[0].timestamp <= safe:
                 entry = queue.popleft()
                 self.bytes -= len(entry.record)
                 run.append((entry.timestamp, group, entry))
-            if queue and (first is None or queue[0].timestamp < first):
-                first = queue[0].timestamp
-        self._first = first
         run.sort(key=_by_timestamp)
+        self._put_back(run, bytes_max)
+        self._first = min((queue[0].timestamp for queue in self._queues if queue), default=None)
         return run
+
+    def _put_back(self, run: list[tuple[Timestamp, GroupId, Entry]], bytes_max: int) -> None:
+        """Cut a run behind its first `bytes_max`, and hold the rest back again, each group's in its order."""
+        taken = 0
+        for count, (_, _, entry) in enumerate(run):
+            taken += len(entry.record)
+            if taken > bytes_max and count:
+                break
+        else:
+            return
+        for _, group, entry in reversed(run[count:]):
+            self._queues[group].appendleft(entry)
+            self.bytes += len(entry.record)
+        del run[count:]

@@ -57,9 +57,6 @@ class Ready:
     apply: list[Merged] = field(default_factory=list)
     """To be applied in order; then call `Engine.applied(position of the last)`. One list at a time."""
 
-    rejected: list[tuple[Any, str]] = field(default_factory=list)
-    """(token, reason): certainly without effect."""
-
     reads: list[Any] = field(default_factory=list)
     """Tokens of reads that may now be served from the state machine as it stands."""
 

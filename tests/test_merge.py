@@ -183,3 +183,32 @@ def test_a_merger_of_no_groups_is_refused() -> None:
     """There is nothing to wait for."""
     with pytest.raises(AssertionError):
         Merger(0)
+
+
+@given(batches=st.lists(st.integers(1, 60), min_size=1, max_size=30), bytes_max=st.integers(1, 400))
+def test_a_bounded_drain_gives_the_same_log_in_parts(batches: list[int], bytes_max: int) -> None:
+    """Bounded drains, one behind the other, are the unbounded one; each keeps its bound or is one entry."""
+
+    def filled() -> Merger:
+        merger = Merger(3)
+        for group in range(3):
+            entries = tuple(
+                make_entry(
+                    group,
+                    index=index,
+                    term=1,
+                    timestamp=10 * index + group % 2,
+                    kind=EntryKind.COMMAND,
+                    payload=bytes(size),
+                )
+                for index, size in enumerate(batches, 1)
+            )
+            merger.extend(group, entries)
+        return merger
+
+    whole, merger, parts = filled().drain(), filled(), []
+    while part := merger.drain(bytes_max):
+        assert len(part) == 1 or sum(entry.size for _, _, entry in part) <= bytes_max
+        parts += part
+    assert parts == whole
+    assert merger.bytes == filled().bytes - sum(entry.size for _, _, entry in whole)

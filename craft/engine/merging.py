@@ -5,7 +5,7 @@ Invariants
   which `digest` shows.
 - Sessions change here and nowhere else, in merged order: every server drops the same duplicates (PROTOCOL 5).
 - While a list of merged entries is being applied nothing more is drained: the merge holds it back, where it
-  counts towards the bound.
+  counts towards the bound. One list is bounded too, so that applying a backlog does not hold up a turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def turn(e: EngineState, out: Ready) -> None:
         _deliver(e, group)
     if e.applying:
         return
-    for timestamp, group, entry in e.merger.drain():
+    for timestamp, group, entry in e.merger.drain(e.limits.apply_bytes_max):
         e.applying.append(_merge(e, timestamp, group, entry))
     if e.demand and e.demand <= e.merger.safe:
         e.demand = 0  # PROTOCOL 3: forgotten once the merge has reached it

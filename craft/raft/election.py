@@ -119,7 +119,6 @@ def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
     r.term, r.vote, r.hard_dirty = r.term + 1, r.me, True
     r.verified, r.ack_due = 0, False
     r.role, r.leader_id, r.votes = Role.CANDIDATE, None, {}
-    r.campaign_transfer = transfer
     if transfer:
         r.transfer_term = r.term
     set_deadline(r, now)

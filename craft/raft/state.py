@@ -79,7 +79,6 @@ class RaftState:
 
     # candidate
     votes: dict[ServerId, bool] = field(default_factory=dict)
-    campaign_transfer: bool = False
 
     # leader
     progress: dict[ServerId, Progress] = field(default_factory=dict)

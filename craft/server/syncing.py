@@ -17,6 +17,9 @@ from collections.abc import Callable
 
 import trio
 
+STOP_WAIT_S = 30
+"""A sync that takes longer than this has hung."""
+
 
 class Syncer:
     """One storage's syncs, in a thread of their own."""
@@ -27,7 +30,7 @@ class Syncer:
         self._done = done
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
-        # A daemon: where a disk hangs for ever, the process must still be able to end.
+        # A daemon: a disk that hangs for ever must not keep the process.
         self._thread = threading.Thread(target=self._run, name="craft sync", daemon=True)
         self._thread.start()
 
@@ -36,11 +39,17 @@ class Syncer:
         self._requests.put(True)
 
     async def stop(self) -> None:
-        """End the thread, after the sync that is under way: the storage may be closed then."""
+        """End the thread, after the sync that is under way: the storage may be closed then.
+
+        Waits `STOP_WAIT_S` at most: a disk may hang for ever.
+        """
         self._requests.put(False)
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(STOP_WAIT_S) as scope:
+            scope.shield = True
             # A limiter of its own: a program may keep all of Trio's shared threads busy.
-            await trio.to_thread.run_sync(self._thread.join, limiter=trio.CapacityLimiter(1))
+            await trio.to_thread.run_sync(
+                self._thread.join, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+            )
 
     def _run(self) -> None:
         while self._requests.get():
