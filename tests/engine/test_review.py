@@ -8,10 +8,12 @@ from craft.limits import KIB, EngineLimits
 from craft.messages import (
     AppendAccepted,
     AppendEntries,
+    Fetch,
     FetchResult,
     Forward,
     ForwardRefused,
     Frame,
+    Heartbeats,
     TimeoutNow,
 )
 from craft.raft import Role, replication
@@ -65,6 +67,25 @@ def test_a_cluster_starts_where_a_round_trip_is_long() -> None:
     c = Cluster(delay=(160 * MS, 170 * MS))
     c.settle()
     c.write_and_wait(2, b"across the world", limit=5 * SECOND)
+
+
+def test_orphans_beyond_the_next_leaders_log_block_no_read() -> None:
+    """Term first (PROTOCOL 6): their indexes are never reached, and the next leader's no-op passes them."""
+    c = Cluster(3, 1)
+    c.settle_evenly()
+    for other in (1, 2):
+        c.cut(0, other)
+    for number in range(5):
+        c.propose(0, b"orphan %d" % number)
+        c.run(5 * MS)
+    c.run_until(lambda: c.leader(0) not in {0, None})
+    c.run(SECOND)
+    c.drop(AppendEntries, Heartbeats, FetchResult, Fetch, to=0)  # it keeps its orphans
+    c.heal()
+    c.cut(1, 2)  # the reader hears the orphans' keeper and nobody else
+    reader = 3 - c.leading(0)
+    assert c.raft(0, 0).log.last_command.index > c.raft(reader, 0).log.last_index
+    c.read_and_wait(reader, limit=SECOND)
 
 
 # -- a leader that was deposed unheard --------------------------------------------------------------
