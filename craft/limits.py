@@ -48,6 +48,9 @@ class EngineLimits:
     proposals_max: int = 100_000
     """Requests taken and not answered here; beyond it `propose` raises Overloaded."""
 
+    reads_max: int = 100_000
+    """Reads that wait here; beyond it `read` raises Overloaded."""
+
     forwarded_bytes_max: int = 16 * MIB
     """Proposals of other servers that wait here for a leader's turn; beyond it they are refused."""
 

@@ -65,6 +65,11 @@ class QuorumReads:
         """How many reads wait for a round or within one."""
         return len(self._tokens) + len(self._waiting_round)
 
+    @property
+    def waiting(self) -> int:
+        """How many reads wait at all: also those whose round has found what must be applied first."""
+        return self.pending + sum(len(waiting.tokens) for waiting in self.completed)
+
     def begin(self, now: int, retry_ns: int) -> bool:
         """Begin a round if reads wait and none is under way, or begin it afresh if it took too long."""
         if self.started_at is None:

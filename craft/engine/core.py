@@ -17,8 +17,8 @@ from typing import Any
 
 from craft.clock.interval import Readings
 from craft.engine import leading, linking, loading, merging, placing, proposing, reading, status
-from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState, Stage
-from craft.errors import WireError
+from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
+from craft.errors import Overloaded, WireError
 from craft.limits import EngineLimits
 from craft.merge import Merger
 from craft.messages import (
@@ -186,6 +186,7 @@ class Engine:
         e = self.state
         e.now = now
         e.peers[peer_id].linked = False
+        proposing.link_lost(e, peer_id)
         if not refused or peer_id in e.gone:
             return
         e.gone.add(peer_id)
@@ -241,11 +242,14 @@ class Engine:
         return proposing.propose(self.state, token, body)
 
     def read(self, token: Any) -> None:
-        """Ask for a linearizable read.
+        """Ask for a linearizable read, or raise Overloaded.
 
         The token comes back in `Ready.reads` when the state machine may be read.
         """
-        self.state.reads.add(token)
+        e = self.state
+        if e.reads.waiting >= e.limits.reads_max:
+            raise Overloaded(f"reads that wait would exceed reads_max = {e.limits.reads_max}")
+        e.reads.add(token)
 
     def discard_read(self, token: Any) -> None:
         """The reader went away."""
@@ -293,8 +297,7 @@ class Engine:
         for pending in e.pending.values():
             if pending.request == OPEN:
                 continue  # our own, nobody waits for it
-            never_left = pending.stage is not Stage.APPENDED and not pending.unsettled
-            (rejected if never_left else unknown).append(pending.token)
+            (unknown if pending.sent else rejected).append(pending.token)
         e.pending, e.unrouted = {}, []
         return rejected, unknown
 

@@ -114,6 +114,7 @@ def _may_append_commands(e: EngineState, r: RaftState, queue: LeaderQueue) -> bo
         r.transfer_to is None
         and len(queue.uncommitted) < e.limits.uncommitted_entries_max
         and e.merger.bytes < e.limits.unmerged_bytes_max
+        and r.log.unsynced_bytes() < e.limits.inflight_bytes_max  # else a stalled disk fills the memory
     )
 
 

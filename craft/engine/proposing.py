@@ -69,6 +69,8 @@ def turn(e: EngineState) -> None:
     forwards: dict[tuple[ServerId, GroupId], list[Proposal]] = {}
     led = [group for group in sorted(e.led) if e.raft(group).transfer_to is None]
     for pending in waiting:
+        if pending.request not in e.pending:
+            continue  # answered meanwhile by an earlier attempt
         not_open = e.session_state is not SessionState.OPEN and pending.request != OPEN
         if not_open or pending.retry_at > e.now.monotonic_ns:
             e.unrouted.append(pending)
@@ -132,8 +134,9 @@ def _forward(
 
 
 def _attempted(e: EngineState, pending: Pending) -> None:
-    wait = e.limits.proposal_retry_ms << min(pending.unsettled, RETRY_DOUBLINGS_MAX)
-    pending.unsettled += 1
+    wait = e.limits.proposal_retry_ms << min(pending.attempts, RETRY_DOUBLINGS_MAX)
+    pending.attempts += 1
+    pending.sent = True
     pending.retry_at = e.now.monotonic_ns + wait * MS
 
 
@@ -222,6 +225,14 @@ def leader_changed(e: EngineState, group: GroupId) -> None:
             _unroute(e, pending)
 
 
+def link_lost(e: EngineState, peer: ServerId) -> None:
+    """Our connection to a peer broke: what was forwarded to its leaders may be lost, so place it again."""
+    theirs = {group for group, (_, leader) in enumerate(e.leaders) if leader == peer}
+    for pending in e.pending.values():
+        if pending.stage is Stage.APPENDED and pending.group in theirs:
+            _unroute(e, pending)
+
+
 def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
     """These were not appended here: tell their origins (ourselves directly)."""
     refused: dict[tuple[ServerId, int], list[int]] = {}
@@ -272,7 +283,8 @@ def handle_forward_refused(e: EngineState, _sender: ServerId, m: ForwardRefused)
     for request in m.requests:
         pending = e.pending.get(request)
         if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:
-            pending.unsettled = max(0, pending.unsettled - 1)
+            # Not settled by it: the network may have repeated the Forward, and its other copy been taken.
+            pending.attempts = max(0, pending.attempts - 1)
             pending.stage = Stage.UNROUTED
             pending.retry_at = e.now.monotonic_ns + REROUTE_MS * MS
             e.unrouted.append(pending)

@@ -84,7 +84,8 @@ class Pending:
     group: GroupId = 0
     term: Term = 0
     retry_at: int = 0
-    unsettled: int = 0  # attempts that may have been appended: 0 means certainly without effect so far
+    attempts: int = 0  # how often it may have been appended, refusals not counted: each retry waits longer
+    sent: bool = False  # it left this server, or was appended here: from then on its fate is not ours to know
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from craft.clock import Clock
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
-from craft.errors import CraftError, NotReady, Rejected, RemoteError, Unknown
+from craft.errors import CraftError, NotReady, Overloaded, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
 from craft.server.applying import Answer, Applier
 from craft.server.calls import Call, Singles, checked, pack, refusal
@@ -161,8 +161,8 @@ class Server(Generic[M]):
         """Call `query(state_machine)` when all that was answered anywhere before is applied here.
 
         Linearizable, from any server, without a leader or a clock. `query` runs between two applies and must
-        not block or change anything. Raises what it raises; NotReady if the server ends first. Waits while no
-        majority is in touch.
+        not block or change anything. Raises what it raises; NotReady if the server ends first, Overloaded
+        beyond `reads_max`. Waits while no majority is in touch.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -171,8 +171,12 @@ class Server(Generic[M]):
             await self._refused()
             raise
         read = _Read(query, trio.lowlevel.current_task())
+        try:
+            self._engine.read(read)
+        except Overloaded:
+            await self._refused()
+            raise
         self._reads_open.add(read)
-        self._engine.read(read)
         self._wake()
 
         def abort(_: Any) -> trio.lowlevel.Abort:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from craft.errors import Overloaded
 from craft.limits import KIB, EngineLimits
 from craft.messages import (
     AppendAccepted,
@@ -183,3 +184,63 @@ def test_a_wild_clock_takes_up_no_floor_again_and_again() -> None:
     c.run(c.limits.floor_wait_ms_max * MS + SECOND)
     assert refused == [ForwardRefused(0, 1, (77,))]
     assert not c.servers[0].engine.state.floor_waiting
+
+
+def test_a_leader_whose_disk_stalls_takes_no_more_than_its_window() -> None:
+    """Without a better server it leads on; what its disk has not taken is bounded all the same."""
+    limits = EngineLimits(inflight_bytes_max=64 * KIB, append_bytes_max=16 * KIB, entry_bytes_max=8 * KIB)
+    c = Cluster(limits=limits)
+    c.settle_evenly()
+    c.drop(TimeoutNow)  # nobody takes its group over
+    c.held.add(0)
+    for number in range(200):
+        c.propose(0, b"%d" % number + bytes(4000))
+        c.run(5 * MS)
+    assert all(raft.state.log.unsynced_bytes() < 100 * KIB for raft in c.servers[0].engine.state.replicas)
+    c.held.clear()
+    c.pass_all()
+    c.quiesce()
+    c.check_answers()
+
+
+def test_a_forward_lost_with_its_link_is_placed_again_at_once() -> None:
+    """Not after the retry's time: the link is known to be broken."""
+    c = Cluster(3, 2)
+    c.settle_evenly()
+    c.drop(Forward, sender=2)
+    token = c.propose(2, b"lost")
+    c.run(5 * MS)
+    (pending,) = c.servers[2].engine.state.pending.values()
+    leader = c.leading(pending.group)
+    c.pass_all()
+    c.unlink(2, leader)
+    c.link(2, leader)
+    c.run_until(lambda: c.answered(2, token), 50 * MS)
+
+
+def test_a_restored_link_is_used_at_once() -> None:
+    """What was in flight on the old one is sent again, not waited for until it counts as stalled."""
+    c = Cluster()
+    c.settle_evenly()
+    c.drop(AppendEntries, sender=0)
+    token = c.propose(0, b"in flight")
+    c.run(5 * MS)
+    assert not c.answered(0, token)
+    c.pass_all()
+    for peer in (1, 2):
+        c.unlink(0, peer)
+        c.link(0, peer)
+    c.run_until(lambda: c.answered(0, token), 50 * MS)
+
+
+def test_reads_that_wait_are_bounded() -> None:
+    """Without a majority nothing is served; beyond the bound a read is refused, and the others stay."""
+    c = Cluster(limits=EngineLimits(reads_max=10))
+    c.settle()
+    for peer in (1, 2):
+        c.cut(0, peer)
+    tokens = [c.read(0) for _ in range(10)]
+    with pytest.raises(Overloaded, match="reads_max = 10"):
+        c.servers[0].engine.read("one too many")
+    c.heal()
+    c.run_until(lambda: set(tokens) <= set(c.servers[0].served))
