@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = """
-0  errors limits < types < messages quorum state_machine < ready
+0  errors limits marks < types < messages quorum state_machine < ready
 
 1  raft.log raft.progress < raft.state < raft.election < raft.replication \
      < raft.snapshots < raft.membership < raft.invariants < raft.core < raft
@@ -31,6 +31,7 @@ FLOORS = """
 1  wire/
 
 2  engine/
+2  applying
 2  logs
 
 3  storage < storage.memory/ storage.rocks/

@@ -18,13 +18,13 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from craft import logs
+from craft.applying import Answer, Applier
 from craft.clock import Clock
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
 from craft.errors import CraftError, NotReady, Overloaded, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
-from craft.server.applying import Answer, Applier
 from craft.server.calls import Call, Singles, checked, pack, refusal
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures

@@ -1,5 +1,8 @@
 """The state machine at work: merged entries in, results out.
 
+Knows: the entries and the machine; the server and the simulator run the same code. Must not know: who waits
+for an answer (a token is passed through).
+
 Invariants
 - Entries are applied whole and in order; an `apply_batch` that raises ends the server before its position
   advances.
@@ -16,10 +19,10 @@ import msgpack
 
 from craft.errors import ApplyFailed
 from craft.ready import Merged
-from craft.server.calls import Call
 from craft.state_machine import Batch, StateMachine
 
-Answer = tuple[Call, Sequence[Any] | None]
+Answer = tuple[Any, Sequence[Any] | None]
+"""The token of a request of this server, and its results."""
 
 
 def unpack(body: bytes) -> list[bytes]:

@@ -1,0 +1,1 @@
+"""Small, separate properties; `standard()` is all of them."""
