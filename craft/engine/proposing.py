@@ -19,6 +19,7 @@ from typing import Any
 from craft.clock import stamper
 from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
 from craft.errors import CommandTooLarge, NotReady, Overloaded, SessionTaken
+from craft.marks import mark
 from craft.messages import Forward, ForwardRefused
 from craft.raft import RaftState
 from craft.sessions import OPEN, PROPOSAL_HEADER_BYTES, Opened
@@ -117,20 +118,47 @@ def _queue_here(e: EngineState, pending: Pending, led: list[GroupId]) -> None:
 def _forward(
     e: EngineState, pending: Pending, forwards: dict[tuple[ServerId, GroupId], list[Proposal]]
 ) -> None:
-    """To another server's leader; without any, wait for one."""
-    leaders = [
+    """To another server's leader; where none can be reached, through a peer; else wait."""
+    ways = [
         (leader, group)
         for group, (_, leader) in enumerate(e.leaders)
-        if leader is not None and leader != e.me and e.peers[leader].linked and leader not in e.gone
-    ]
-    if not leaders:
+        if leader is not None and leader != e.me and _reaches(e, leader)
+    ] or _detours(e)
+    if not ways:
         e.unrouted.append(pending)
         return
     e.route_rotation += 1
-    leader, group = leaders[e.route_rotation % len(leaders)]
-    forwards.setdefault((leader, group), []).append(_proposal(e, pending))
+    peer, group = ways[e.route_rotation % len(ways)]
+    forwards.setdefault((peer, group), []).append(_proposal(e, pending))
     pending.stage, pending.group, pending.term = Stage.APPENDED, group, e.leaders[group][0]
     _attempted(e, pending)
+
+
+def _reaches(e: EngineState, peer_id: ServerId) -> bool:
+    """Do our frames arrive there, as far as we know?"""
+    peer = e.peers[peer_id]
+    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
+    deaf = peer.heard_at is not None and peer.reached_at < oldest and e.started < oldest
+    return peer.linked and peer_id not in e.gone and not deaf
+
+
+def _detours(e: EngineState) -> list[tuple[ServerId, GroupId]]:
+    """Peers that may reach a leader which we do not (PROTOCOL 9: one cut link must not stall anyone).
+
+    Asked only for a group whose leader has been silent for longer than an election takes, or does not hear us.
+    """
+    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
+    hidden = [
+        group
+        for group, (_, leader) in enumerate(e.leaders)
+        if leader is not None or e.raft(group).heard_at < oldest
+    ]
+    return [
+        (peer, group)
+        for group in hidden
+        for peer in e.peers
+        if peer != e.leaders[group][1] and _reaches(e, peer)
+    ]
 
 
 def _attempted(e: EngineState, pending: Pending) -> None:
@@ -253,9 +281,14 @@ def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
 # -- other servers' requests ----------------------------------------------------------------------
 
 
-def handle_forward(e: EngineState, _sender: ServerId, m: Forward) -> None:
+def handle_forward(e: EngineState, sender: ServerId, m: Forward) -> None:
     """Proposals of a server that leads no group."""
     r = e.raft(m.group)
+    leader = r.leader_id
+    if leader is not None and leader not in {e.me, sender} and _is_origin(sender, m) and _reaches(e, leader):
+        mark("forward relayed")
+        e.peers[leader].out.append(m)  # the origin cannot reach it; once only, so it cannot go round
+        return
     queue = e.queues[m.group]
     size = sum(map(cost, m.proposals))
     fits = not queue.foreign_bytes or queue.foreign_bytes + size <= e.limits.forwarded_bytes_max
@@ -265,6 +298,10 @@ def handle_forward(e: EngineState, _sender: ServerId, m: Forward) -> None:
     for proposal in m.proposals:
         enqueue(e, m.group, proposal)
     e.dirty.add(m.group)
+
+
+def _is_origin(sender: ServerId, m: Forward) -> bool:
+    return all(proposal.server_id == sender for proposal in m.proposals)
 
 
 def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
