@@ -1,0 +1,111 @@
+"""Clients: each does one thing at a time, on any server, thinks, and does the next.
+
+Knows: what a workload wants done. A client that waits too long goes on with something else; what it waited
+for may still be answered.
+"""
+
+from __future__ import annotations
+
+import random
+import typing
+from functools import partial
+
+import msgpack
+
+from craft.errors import Rejected
+from craft.testing.history import Operation, Outcome
+from craft.testing.plan import SECOND
+from craft.types import ServerId
+
+if typing.TYPE_CHECKING:
+    from craft.testing.workloads import Workload
+    from craft.testing.world import World
+
+PATIENCE_NS = 3 * SECOND
+"""A client that waits longer does something else meanwhile."""
+
+STAYS = 0.8
+"""How often a client asks the server that it asked last."""
+
+
+class Clients:
+    """All clients of a run."""
+
+    def __init__(self, world: World, workload: Workload) -> None:
+        self._world, self._workload = world, workload
+        self._rng = random.Random(f"{world.plan.seed} clients")
+        self._homes: dict[int, ServerId] = {}
+        self._waits_for: dict[int, int] = {}  # client -> number of its operation
+        self.stopped = False
+        world.settled = self._settled
+
+    def start(self) -> None:
+        """Let all clients begin."""
+        for client in range(1, self._world.plan.clients + 1):
+            self._think(client)
+
+    def _think(self, client: int) -> None:
+        low, high = self._world.plan.think
+        self._world.at(self._world.time + self._rng.randint(low, high), partial(self._act, client))
+
+    def _settled(self, operation: Operation) -> None:
+        """An operation has its outcome."""
+        if self._waits_for.get(operation.client) == operation.number:
+            del self._waits_for[operation.client]
+            self._think(operation.client)
+
+    def _give_up(self, operation: Operation) -> None:
+        if self._waits_for.get(operation.client) == operation.number:
+            self._settled(operation)
+
+    def _act(self, client: int) -> None:
+        if self.stopped:
+            return
+        server = self._choose(client)
+        if server is None:
+            self._think(client)
+            return
+        read = self._rng.random() < self._world.plan.reads
+        operation = self.read(server, client) if read else self.write(server, client)
+        if operation.outcome is Outcome.OPEN:
+            self._waits_for[client] = operation.number
+            self._world.at(self._world.time + PATIENCE_NS, partial(self._give_up, operation))
+        else:
+            self._think(client)
+
+    def _choose(self, client: int) -> ServerId | None:
+        """Where the client asks: where it asked last, or anywhere; a paused server takes nothing."""
+        running = [i for i, server in sorted(self._world.servers.items()) if not server.paused]
+        home = self._homes.get(client)
+        if home in running and self._rng.random() < STAYS:
+            return home
+        if not running:
+            return None
+        self._homes[client] = self._rng.choice(running)
+        return self._homes[client]
+
+    def write(self, server_id: ServerId, client: int = 0) -> Operation:
+        """One write on one server."""
+        world = self._world
+        commands = self._workload.next_write(self._rng)
+        operation = world.history.invoke(client, server_id, "write", commands, at=world.time)
+        if world.keep:
+            world.note(server_id, "propose", f"#{operation.number}")
+        try:
+            world.servers[server_id].propose(operation, msgpack.packb(list(commands)))
+        except Rejected as error:
+            world.reject(operation, str(error))
+        return operation
+
+    def read(self, server_id: ServerId, client: int = 0) -> Operation:
+        """One read on one server."""
+        world = self._world
+        queries = self._workload.next_read(self._rng)
+        operation = world.history.invoke(client, server_id, "read", queries, at=world.time)
+        if world.keep:
+            world.note(server_id, "read", f"#{operation.number}")
+        try:
+            world.servers[server_id].read(operation)
+        except Rejected as error:
+            world.reject(operation, str(error))
+        return operation

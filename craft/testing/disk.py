@@ -1,0 +1,292 @@
+"""A simulated disk: a page cache over a platter, a log of numbered batches, and the side files beside it.
+
+Knows: what was written, what was synced, and what a crash, a power cut or decay leaves of it. Judges what a
+restart finds by the very verdict that the real storage uses (`craft.recovery.judge`, PROTOCOL 10).
+
+Invariants
+- `synced` never holds what was not written, and changes in the order of writing.
+- A disk whose synced content was spoilt says so in `spoilt`; a server that then starts on it has been lied
+  to.
+"""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+
+from craft.errors import DamagedStorage, StorageFailed, SuspectStorage
+from craft.recovery import (
+    RING_SLOTS,
+    TAIL_BYTES_MAX,
+    Ballot,
+    Facts,
+    GroupFacts,
+    Judgement,
+    RecoveredLog,
+    check_record,
+    end_after,
+    judge,
+    read_log,
+)
+from craft.types import Append, Entry, GroupId, HardState, Index, Recovered, RecoveredGroup, ServerId, Write
+
+BATCH_OF_CREATION = 1
+"""A fresh directory holds this batch already: its identity."""
+
+
+class Crash(Enum):
+    """How a server loses its memory."""
+
+    KILL = "killed"  # the kernel lives: all that was written is in its page cache
+    POWER = "lost power"  # what was not synced may be gone, from some batch on
+
+
+class _Content:
+    """One copy of what the log database holds."""
+
+    def __init__(self, groups: int) -> None:
+        self.logs: list[list[Entry]] = [[] for _ in range(groups)]
+        self.hard_states: list[HardState | None] = [None] * groups
+        self.ballot_batches = [0] * groups
+        self.counter = 0
+        self.batch = BATCH_OF_CREATION
+
+    def copy(self) -> _Content:
+        twin = _Content(0)
+        twin.logs = [log[:] for log in self.logs]
+        twin.hard_states, twin.ballot_batches = self.hard_states[:], self.ballot_batches[:]
+        twin.counter, twin.batch = self.counter, self.batch
+        return twin
+
+    def carry_out(self, write: Write) -> None:
+        self.batch += 1
+        for append in write.appends:
+            self._append(append)
+        for group, state in write.hard_states:
+            before = self.hard_states[group]
+            if before is None or (before.term, before.vote) != (state.term, state.vote):
+                self.ballot_batches[group] = self.batch
+            self.hard_states[group] = state
+        if write.counter is not None:
+            self.counter = write.counter
+
+    def _append(self, append: Append) -> None:
+        log = self.logs[append.group]
+        if append.truncate_from:
+            del log[append.truncate_from - 1 :]
+        log.extend(append.entries)
+
+
+class SimulatedDisk:
+    """One server's disk. It outlives the server's incarnations."""
+
+    def __init__(self, disk_id: str, groups: int, *, tail_bytes_max: int = TAIL_BYTES_MAX) -> None:
+        self.disk_id = disk_id
+        self.groups = groups
+        self._tail_bytes_max = tail_bytes_max
+        self.written = _Content(groups)
+        self.synced = _Content(groups)
+        self._unsynced: list[Write] = []
+        self._synced_number: int | None = BATCH_OF_CREATION  # the side file, in the page cache
+        self._side_on_platter: int | None = BATCH_OF_CREATION
+        self._ballots: list[Ballot] | None = [Ballot(0, None)] * groups
+        self._ballots_number: int | None = BATCH_OF_CREATION
+        self._missing: set[int] = set()  # batches that decay took
+        self._torn = ""  # what an opening with absolute consistency would complain of
+        self._same_boot = True
+        self._suspect_mark = ""
+        self.was_torn = False  # by a power cut: nobody can tell whether the torn record had been synced
+        self.peer_disks: dict[ServerId, str] = {}
+        self.full = False
+        self.failing = False  # the next sync fails
+        self.hung = False  # syncs do not end
+        self.spoilt = ""  # what of the synced content is gone or changed: to start on it would be a lie
+
+    # -- while a server runs ----------------------------------------------------------------------
+
+    @property
+    def unsynced(self) -> int:
+        """Batches written and not synced."""
+        return len(self._unsynced)
+
+    def write(self, write: Write) -> None:
+        """Write one batch, unsynced. Raises StorageFailed where the disk is full."""
+        if self.full:
+            raise StorageFailed("no space left on device")
+        ends: dict[GroupId, Index] = {}
+        for append in write.appends:
+            ends[append.group] = end_after(
+                append, ends.get(append.group, len(self.written.logs[append.group]))
+            )
+        self.written.carry_out(write)
+        self._unsynced.append(write)
+
+    def sync(self) -> None:
+        """What was written is on the platter, and the side files say so. Raises StorageFailed."""
+        if self.failing:
+            self.failing = False
+            raise StorageFailed("fdatasync: input/output error")
+        self.sync_log()
+        self.write_side_files()
+
+    def sync_log(self) -> None:
+        """The first half of a sync; a crash may come before the second."""
+        unsynced, self._unsynced = self._unsynced, []
+        for write in unsynced:
+            self.synced.carry_out(write)
+
+    def write_side_files(self) -> None:
+        """The second half: the synced number (unsynced) and the second place of terms and votes (synced)."""
+        batch = self.synced.batch
+        self._side_on_platter, self._synced_number = self._synced_number, batch
+        if max(self.synced.ballot_batches, default=0) > (self._ballots_number or 0):
+            states = [state or HardState(0, None, 0) for state in self.synced.hard_states]
+            self._ballots = [Ballot(state.term, state.vote) for state in states]
+            self._ballots_number = batch
+
+    def entries(
+        self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
+    ) -> tuple[Entry, ...]:
+        """Entries read back, checked. Raises DamagedStorage where they decayed."""
+        found: list[Entry] = []
+        size = 0
+        log = self.written.logs[group]
+        for index in range(first_index, min(last_index, len(log)) + 1):
+            entry = check_record(group, index, log[index - 1].record)
+            size += entry.size
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+        return tuple(found)
+
+    # -- crashes ----------------------------------------------------------------------------------
+
+    def crash(self, how: Crash, rng: random.Random, *, torn: bool = False) -> str:
+        """The server is gone; says what became of the unsynced batches."""
+        total = len(self._unsynced)
+        kept = total if how is Crash.KILL else rng.randint(0, total)
+        if torn and total:
+            # The batch that was being written: its beginning is there, its end is not.
+            kept = total - 1 if how is Crash.KILL else rng.randrange(total)
+            self._torn = f"a record is cut short behind batch {self.synced.batch + kept}"
+        found = self.synced.copy()
+        for write in self._unsynced[:kept]:
+            found.carry_out(write)
+        self.written = found
+        self._unsynced = self._unsynced[:kept] if how is Crash.KILL else []
+        if how is Crash.POWER:
+            self.synced = found.copy()
+            self._same_boot, self.was_torn = False, self.was_torn or bool(self._torn)
+            if rng.random() < 0.5:
+                self._synced_number = self._side_on_platter  # its last write had not reached the platter
+        return f"{kept} of {total} unsynced batches survive{', the next is torn' if self._torn else ''}"
+
+    # -- decay ------------------------------------------------------------------------------------
+
+    def flip(self, rng: random.Random) -> str | None:
+        """One bit of one synced record changes; says which, or None where there is none."""
+        places = [
+            (group, position)
+            for group, log in enumerate(self.synced.logs)
+            for position in range(len(log))
+            if position < len(self.written.logs[group])
+        ]
+        if not places:
+            return None
+        group, position = rng.choice(places)
+        entry = self.synced.logs[group][position]
+        record = bytearray(entry.record)
+        bit = rng.randrange(len(record) * 8)
+        record[bit // 8] ^= 1 << bit % 8
+        damaged = entry._replace(record=bytes(record))
+        self.synced.logs[group][position] = self.written.logs[group][position] = damaged
+        self.spoilt = f"bit {bit} of entry {position + 1} of group {group} is flipped"
+        return self.spoilt
+
+    def truncate(self, rng: random.Random, *, side_too: bool) -> str | None:
+        """Lose the last synced batches while nothing runs, as a disk does that lied about its syncs."""
+        last = self.synced.batch
+        if last <= BATCH_OF_CREATION + 1:
+            return None
+        # At least what the side file vouches for: its own last write may have been lost as well.
+        least = last - max(self._synced_number or 0, self._ballots_number or 0) + 1
+        lost = max(least, rng.randint(1, min(3, last - BATCH_OF_CREATION - 1)))
+        self._missing = set(range(last - lost + 1, last + 1))
+        if side_too:
+            self._synced_number, self._ballots_number, self._ballots = None, None, None
+        self.spoilt = f"the last {lost} synced batches are gone{', the side files too' if side_too else ''}"
+        return self.spoilt
+
+    def punch(self, rng: random.Random) -> str | None:
+        """A synced batch in the middle is gone."""
+        last = self.synced.batch
+        if last <= BATCH_OF_CREATION + 2:
+            return None
+        hole = rng.randint(max(BATCH_OF_CREATION + 1, last - RING_SLOTS + 2), last - 1)
+        self._missing = {hole}
+        self.spoilt = f"synced batch {hole} of {last} is gone"
+        return self.spoilt
+
+    # -- recovery ---------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """Judge what is there as the real storage does, and hand it over.
+
+        Raises DamagedStorage, SuspectStorage, StorageFailed (full).
+        """
+        if self.full:
+            raise StorageFailed("no space left on device")
+        logs = [self._read(group) for group in range(self.groups)]
+        verdict = judge(self._facts(logs))
+        if verdict.judgement is Judgement.DAMAGED:
+            raise DamagedStorage(verdict.reason)
+        if verdict.judgement is Judgement.SUSPECT:
+            self._suspect_mark = verdict.reason
+            raise SuspectStorage(verdict.reason)
+        self._settle()
+        groups = (
+            RecoveredGroup(
+                state or HardState(0, None, 0), log.offset, log.offset_timestamp, log.tail, log.last_command
+            )
+            for state, log in zip(self.written.hard_states, logs, strict=True)
+        )
+        return Recovered(tuple(groups), self.written.counter)
+
+    def _settle(self) -> None:
+        """What was found is on the platter before anything is built on it."""
+        self._torn, self._same_boot, self.was_torn = "", True, False
+        self.synced, self._unsynced = self.written.copy(), []
+        self._side_on_platter = self._synced_number = self.synced.batch
+        states = [state or HardState(0, None, 0) for state in self.synced.hard_states]
+        self._ballots = [Ballot(state.term, state.vote) for state in states]
+        self._ballots_number = self.synced.batch
+
+    def _read(self, group: GroupId) -> RecoveredLog:
+        commit = (self.written.hard_states[group] or HardState(0, None, 0)).commit
+        records = ((index, entry.record) for index, entry in enumerate(self.written.logs[group], 1))
+        return read_log(group, records, commit=commit, tail_bytes_max=self._tail_bytes_max)
+
+    def _facts(self, logs: list[RecoveredLog]) -> Facts:
+        last = self.written.batch
+        ring = frozenset(range(max(1, last - RING_SLOTS + 1), last + 1)) - self._missing
+        groups = tuple(
+            GroupFacts(
+                group,
+                log.last,
+                self.written.hard_states[group],
+                self.written.ballot_batches[group],
+                self._ballots[group] if self._ballots is not None else None,
+            )
+            for group, log in enumerate(logs)
+        )
+        return Facts(
+            opened_clean=not self._torn,
+            error=self._torn,
+            readable=True,
+            ring=ring,
+            synced_number=self._synced_number,
+            ballots_number=self._ballots_number,
+            same_boot=self._same_boot,
+            suspect_mark=self._suspect_mark,
+            groups=groups,
+        )

@@ -1,0 +1,93 @@
+"""The plan of a run: everything that a seed decides before the run begins, as plain data.
+
+Knows: shapes, speeds, the list of faults. A plan can be written down, cut down and replayed: that is what a
+shrunk failure is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from craft.limits import EngineLimits
+
+MS = 1_000_000
+SECOND = 1000 * MS
+
+FORMAT = 1
+"""Of a plan that is written down."""
+
+Span = tuple[int, int]
+"""Least and greatest, both in ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One piece of bad luck: it begins at a time or at a moment, and ends after `duration` ns.
+
+    `on` names the moment (see `craft.testing.moments`), the `nth` of which at or after `at` begins it; empty:
+    it begins at `at`. `choice` is the randomness of everything that is chosen when it begins, so that it does
+    the same whatever other faults there are. A permanent one lasts through the liveness phase.
+    """
+
+    number: int
+    kind: str
+    at: int
+    duration: int
+    choice: int
+    on: str = ""
+    nth: int = 1
+    permanent: bool = False
+
+    def words(self) -> str:
+        """The fault, for people."""
+        when = f"at {self.at / MS:.0f} ms" if not self.on else f"on {self.on} number {self.nth}"
+        return f"#{self.number} {self.kind} {when}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    servers: int = 3
+    groups: int = 3
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    delay: Span = (200_000, 400_000)
+    sync: Span = (200_000, 600_000)
+    apply: Span = (0, 0)
+    turn: Span = (0, 0)
+    loss: float = 0.0
+    repeat: float = 0.0
+    reorder: float = 0.0
+    wire: bool = False  # every frame is encoded and decoded
+    tail_bytes_max: int | None = None  # of a log handed out at recovery; None: the real default
+    clock_step: int = 1  # clocks are multiples of this: a coarse one makes ties
+    clock_offsets: tuple[int, ...] = ()  # of each server's clock at the start
+    workload: str = "counter"
+    clients: int = 3
+    think: Span = (10 * MS, 100 * MS)  # between a client's operations
+    reads: float = 0.3  # the share of reads
+    duration: int = 5 * SECOND  # of the fault phase
+    faults: tuple[Fault, ...] = ()
+
+    def to_json(self) -> str:
+        """The plan, written down."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan that was written down. Raises ValueError naming what is wrong with it."""
+        try:
+            found: dict[str, Any] = json.loads(text)
+            if found.pop("format", None) != FORMAT:
+                raise ValueError(f"not a plan of format {FORMAT}")
+            found["limits"] = EngineLimits(**found["limits"])
+            found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
+            return cls(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a plan: {error}") from error

@@ -1,0 +1,176 @@
+"""One simulated server: a real engine, a simulated disk, the user's state machine.
+
+A thin shell, as `craft.server` is another: it takes what has arrived, takes one turn, carries out one
+`Ready`.
+
+Invariants
+- The engine is called in turns only, as the real shell does it; what arrives between two waits.
+- Nothing here decides anything about the protocol.
+"""
+
+from __future__ import annotations
+
+import random
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from craft.applying import Applier
+from craft.engine import Engine
+from craft.messages import Frame
+from craft.ready import Load, Merged, Ready
+from craft.state_machine import Batch
+from craft.testing.disk import SimulatedDisk
+from craft.testing.history import Operation
+from craft.types import Instant, Recovered, ServerId, Write
+
+if typing.TYPE_CHECKING:
+    from craft.testing.world import World
+
+Input = Callable[[], None]
+
+LOAD_NS = 50_000
+"""Reading older entries back."""
+
+
+class _Watched(Applier):
+    """The applier, with every batch's results in sight: those of other servers' commands as well."""
+
+    def __init__(self, machine: Any) -> None:
+        super().__init__(machine)
+        self.seen: list[Sequence[Any] | None] = []
+
+    def _call(self, batch: Batch) -> Sequence[Any] | None:
+        results = super()._call(batch)
+        self.seen.append(results)
+        return results
+
+
+class SimServer:
+    """One incarnation of a server. A restart makes another on the same disk."""
+
+    def __init__(
+        self, world: World, server_id: ServerId, disk: SimulatedDisk, recovered: Recovered, machine: Any
+    ) -> None:
+        self.world, self.id, self.disk, self.machine = world, server_id, disk, machine
+        self.incarnation = world.next_serial()
+        # Monotonic clocks of different servers and boots have nothing in common.
+        self.monotonic_offset = world.rng_engines.randrange(10**15)
+        self.applier = _Watched(machine)
+        self.inbox: list[Input] = []
+        self.turn_at: int | None = None  # when the next turn is due
+        self.turns_now = (0, 0)  # (instant, turns at it)
+        self.syncing: int | None = None  # the engine's number of the write that is being synced
+        self.operations: dict[int, Operation] = {}  # what its clients wait for
+        self.applied_position = 0
+        self.paused = False
+        self.engine = Engine(
+            server_id,
+            world.ids,
+            recovered,
+            limits=world.plan.limits,
+            rng=random.Random(world.rng_engines.getrandbits(64)),
+            now=self.now(),
+        )
+
+    def now(self) -> Instant:
+        """This instant, as this server sees it."""
+        world = self.world
+        return Instant(world.time + self.monotonic_offset, world.clocks[self.id].now(world.time))
+
+    @property
+    def alive(self) -> bool:
+        """Is this incarnation still running?"""
+        return self.world.servers.get(self.id) is self
+
+    def input(self, event: Input) -> None:
+        """Something has arrived: the next turn takes it."""
+        self.inbox.append(event)
+        self.world.schedule_turn(self, self.world.time + self.world.turn_delay())
+
+    # -- the turn ---------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Take everything that has arrived, let time pass, carry out one Ready."""
+        inbox, self.inbox = self.inbox, []
+        for event in inbox:
+            event()
+        now = self.now()
+        if now.monotonic_ns >= self.engine.wake_at:
+            self.engine.tick(now)
+        self._carry_out(self.engine.ready(now))
+
+    def _carry_out(self, ready: Ready) -> None:
+        world = self.world
+        for peer, frame in ready.frames.items():
+            world.send(self, peer, frame)
+        if ready.write is not None:
+            self._write(ready.write)
+        for load in ready.loads:
+            self._load(load)
+        for operation in ready.reads:
+            self._serve(operation)
+        if ready.apply:
+            entries = ready.apply
+            world.later(self, world.apply_delay(), lambda: self._apply(entries))
+
+    def _write(self, write: Write) -> None:
+        self.disk.write(write)
+        self.syncing = write.number
+        self.world.wrote(self, write)
+        self.world.sync_later(self, write.number)
+
+    def synced(self, number: int) -> None:
+        """The sync of this write has ended."""
+        self.syncing = None
+        self.engine.persisted(number, self.now())
+
+    def _load(self, load: Load) -> None:
+        entries = self.disk.entries(
+            load.group, first_index=load.first_index, last_index=load.last_index, bytes_max=load.bytes_max
+        )
+        self.world.later(self, LOAD_NS, lambda: self.engine.loaded(load.number, entries, self.now()))
+
+    def _apply(self, entries: list[Merged]) -> None:
+        self.applier.seen = []
+        answers = self.applier.run(entries)
+        self.applied_position = entries[-1].position
+        self.engine.applied(self.applied_position, self.now())
+        self.world.applied(self, entries, _by_entry(entries, self.applier.seen))
+        positions = {
+            request.token.number: merged.position
+            for merged in entries
+            for request in merged.requests
+            if request.token is not None
+        }
+        for operation, results in answers:
+            self.world.answered(self, operation, results, positions[operation.number])
+
+    def _serve(self, operation: Operation) -> None:
+        query = getattr(self.machine, "query", None)
+        results = [query(request) if query else None for request in operation.requests]
+        self.world.answered(self, operation, results, self.applied_position)
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    def propose(self, operation: Operation, body: bytes) -> None:
+        """A client's write; raises Rejected."""
+        self.engine.propose(operation, body)
+        self.operations[operation.number] = operation
+        self.world.schedule_turn(self, self.world.time + self.world.turn_delay())
+
+    def read(self, operation: Operation) -> None:
+        """A client's read; raises Overloaded."""
+        self.engine.read(operation)
+        self.operations[operation.number] = operation
+        self.world.schedule_turn(self, self.world.time + self.world.turn_delay())
+
+    def receive(self, sender: ServerId, frame: Frame) -> None:
+        """A frame has arrived and is taken in a turn."""
+        self.engine.receive(sender, frame, self.now())
+
+
+def _by_entry(entries: list[Merged], seen: list[Sequence[Any] | None]) -> list[Sequence[Any] | None]:
+    """The results of each entry; entries without any request that takes effect were not applied."""
+    results = iter(seen)
+    return [next(results) if merged.requests else None for merged in entries]

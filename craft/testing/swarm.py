@@ -1,0 +1,125 @@
+"""The swarm: from a seed to a plan. Every seed suffers other kinds of bad luck, in another density.
+
+Knows: the shapes, speeds, loads and faults that are worth mixing. A seed that suffers everything hides what
+two faults do together, so each kind is in or out by the seed (Groce's swarm testing; TigerBeetle,
+FoundationDB).
+
+Biases, each for all seeds alike: faults wait for moments at which they hurt; small limits; coarse clocks, for
+ties; clients of one server only; frames that come again behind elections; the same moment hit several times
+in a row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from craft.limits import KIB, EngineLimits
+from craft.testing.faults import CLOCKS, DISKS, FAULTS, LINKS, LOSSES, SERVERS
+from craft.testing.moments import MOMENTS
+from craft.testing.plan import MS, SECOND, Fault, Plan
+from craft.testing.workloads import WORKLOADS
+
+FAULTS_MAX = 80
+"""In one run: more hide one another."""
+
+PERMANENT = ("cut_link", "cut_one_way", "isolate", "deafen", "kill", "pause", "hung_disk", "slow_way")
+"""What may last for ever, outside a healthy majority. (Clocks may be left wrong in any case.)"""
+
+AT_MOMENTS = tuple(
+    kind
+    for kind in FAULTS
+    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand"} and kind != "crash_all"
+)
+"""Faults that befall one server, and so may wait for a moment at one."""
+
+
+def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
+    """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
+    rng = random.Random(f"{seed} plan")
+    servers = rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 5, 5))
+    busy = rng.random() < 0.2
+    duration = rng.choice((1, 2, 3, 3, 5, 8)) * SECOND
+    if rng.random() < 0.03:
+        duration = 30 * SECOND
+    plan = Plan(
+        seed,
+        servers,
+        rng.choice((1, 2, 2, 3, 3, 3, 4, 7)),
+        limits=_limits(rng),
+        delay=rng.choice(((100_000, 300_000), (100_000, 300_000), (1 * MS, 20 * MS), (1 * MS, 60 * MS))),
+        sync=rng.choice(((200_000, 600_000), (1 * MS, 30 * MS), (0, 0))),
+        apply=rng.choice(((0, 0), (0, 0), (0, 20 * MS))),
+        turn=rng.choice(((0, 0), (0, 2 * MS))),
+        loss=rng.choice((0.0, 0.0, 0.0, 0.01)),
+        repeat=rng.choice((0.0, 0.0, 0.05)),
+        reorder=rng.choice((0.0, 0.0, 0.05)),
+        wire=rng.random() < 0.1,
+        tail_bytes_max=rng.choice((None, None, 300)),
+        clock_step=rng.choice((1, 1, 1, 10 * MS, 1 * SECOND)),
+        clock_offsets=_offsets(rng, servers),
+        workload=workload or rng.choice(sorted(WORKLOADS)),
+        clients=rng.choice((1, 2, 3, 5, 8)) * (3 if busy else 1),
+        think=(1 * MS, 5 * MS) if busy else rng.choice(((5 * MS, 50 * MS), (20 * MS, 200 * MS))),
+        reads=rng.choice((0.0, 0.2, 0.3, 0.7)),
+        duration=duration,
+    )
+    faults = tuple(_faults(rng, plan, FAULTS if only is None else only))
+    return replace(plan, faults=faults)
+
+
+def _limits(rng: random.Random) -> EngineLimits:
+    if rng.random() < 0.6:
+        return EngineLimits()
+    return EngineLimits(
+        entry_bytes_max=rng.choice((700, 4 * KIB)),
+        append_bytes_max=rng.choice((500, 8 * KIB)),
+        inflight_bytes_max=rng.choice((1500, 32 * KIB)),
+        uncommitted_entries_max=rng.choice((1, 2, 8)),
+        proposals_bytes_max=rng.choice((4 * KIB, 64 * KIB)),
+        proposals_max=rng.choice((10, 1000)),
+        forwarded_bytes_max=rng.choice((1 * KIB, 64 * KIB)),
+        unmerged_bytes_max=rng.choice((1 * KIB, 64 * KIB)),
+        apply_bytes_max=rng.choice((200, 64 * KIB)),
+        log_memory_bytes_max=rng.choice((0, 4 * KIB)),
+        load_bytes_max=rng.choice((100, 2 * KIB)),
+    )
+
+
+def _offsets(rng: random.Random, servers: int) -> tuple[int, ...]:
+    size = rng.choice((0, 0, 1 * MS, 100 * MS, 3600 * SECOND))
+    return tuple(rng.randint(-size, size) for _ in range(servers))
+
+
+def _faults(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Iterator[Fault]:
+    share = rng.choice((0.1, 0.3, 0.6))
+    kinds = [kind for kind in FAULTS if kind in allowed and rng.random() < share]
+    number = 0
+    if kinds:
+        pause = rng.choice((60, 200, 700, 2000)) * MS
+        waits = rng.choice((0.0, 0.3, 0.8))  # how many wait for a moment
+        moments = rng.sample(sorted(MOMENTS), rng.randint(1, 4))
+        at = rng.randint(0, 1500) * MS
+        while at < plan.duration and number < FAULTS_MAX:
+            kind = rng.choice(kinds)
+            number += 1
+            duration = rng.choice((20, 100, 400, 1500, 4000)) * MS
+            on = rng.choice(moments) if kind in AT_MOMENTS and rng.random() < waits else ""
+            yield Fault(number, kind, at, duration, rng.getrandbits(32), on, rng.choice((1, 1, 2, 3, 8)))
+            at += rng.randint(1, 2 * pause)
+    if rng.random() < 0.5:
+        choices = [kind for kind in PERMANENT if kind in allowed]
+        if choices and plan.servers > 2:
+            kind = rng.choice(choices)
+            yield Fault(number + 1, kind, plan.duration, 0, rng.getrandbits(32), permanent=True)
+
+
+SWITCHES = {
+    "links": tuple(LINKS),
+    "servers": tuple(SERVERS),
+    "disks": tuple(DISKS),
+    "losses": tuple(LOSSES),
+    "clocks": tuple(CLOCKS),
+}
+"""Names for whole classes of fault, for switching them on and off."""
