@@ -153,12 +153,8 @@ def _detours(e: EngineState) -> list[tuple[ServerId, GroupId]]:
         for group, (_, leader) in enumerate(e.leaders)
         if leader is not None or e.raft(group).heard_at < oldest
     ]
-    return [
-        (peer, group)
-        for group in hidden
-        for peer in e.peers
-        if peer != e.leaders[group][1] and _reaches(e, peer)
-    ]
+    near = [peer for peer in e.peers if _reaches(e, peer)]
+    return [(peer, group) for group in hidden for peer in near if peer != e.leaders[group][1]]
 
 
 def _attempted(e: EngineState, pending: Pending) -> None:
