@@ -145,7 +145,7 @@ def _reaches(e: EngineState, peer_id: ServerId) -> bool:
 def _detours(e: EngineState) -> list[tuple[ServerId, GroupId]]:
     """Peers that may reach a leader which we do not (PROTOCOL 9: one cut link must not stall anyone).
 
-    Asked only for a group whose leader has been silent for longer than an election takes, or does not hear us.
+    Only for a group whose leader has been silent for longer than an election takes, or does not hear us.
     """
     oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
     hidden = [
