@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from craft import quorum
+from craft.marks import mark
 from craft.messages import GroupReport, ReadReport
 from craft.types import Place, ServerId
 
@@ -79,6 +80,8 @@ class QuorumReads:
             self._first_round = self.round + 1
         elif now - self.started_at < retry_ns:
             return False
+        else:
+            mark("read round begun afresh")
         self.round += 1
         self.started_at, self._reports = now, {}
         return True

@@ -22,6 +22,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from craft.errors import DamagedEntry, DamagedStorage, InvariantViolation
+from craft.marks import mark
 from craft.types import (
     NOWHERE,
     Append,
@@ -102,12 +103,15 @@ def judge(facts: Facts) -> Verdict:
     """The verdict over a recovered directory."""
     damage = _damage(facts)
     if damage:
+        mark("damaged disk refused")
         return Verdict(Judgement.DAMAGED, damage)
     suspicion = _suspicion(facts)
     if suspicion:
+        mark("suspect disk refused")
         return Verdict(Judgement.SUSPECT, suspicion)
     if facts.opened_clean:
         return Verdict(Judgement.CLEAN)
+    mark("torn tail cut")
     return Verdict(
         Judgement.REPAIRED_UNSYNCED_TAIL,
         f"the log ended in a torn batch ({facts.error}); the kernel has been running since it was written"

@@ -19,6 +19,7 @@ from enum import Enum
 
 import msgpack
 
+from craft.marks import mark
 from craft.types import Proposal, ServerId
 
 OPEN = 0  # the request number of the proposal that opens a session; its body is the incarnation's nonce
@@ -71,18 +72,21 @@ class Sessions:
             self._open[server_id] = Session(counter, nonce)
             return Opened.OPENED
         same = counter == session.counter and nonce == session.nonce
+        mark("session opened again" if same else "session refused")
         return Opened.REPEATED if same else Opened.REFUSED
 
     def admit(self, proposal: Proposal) -> bool:
         """Does this request take effect here? True exactly once for each, and only in an open session."""
         session = self._open.get(proposal.server_id)
         if session is None or session.counter != proposal.counter:
+            mark("request of an ended session dropped")
             return False
         if proposal.answered_below > session.below:
             session.below = proposal.answered_below
             session.executed = {request for request in session.executed if request >= session.below}
         request = proposal.request
         if request < session.below or request in session.executed:
+            mark("repeated request dropped")
             return False
         session.executed.add(request)
         return True

@@ -15,6 +15,7 @@ from craft.clock import stamper
 from craft.engine import proposing
 from craft.engine.loading import load_append
 from craft.engine.state import MS, EngineState, LeaderQueue
+from craft.marks import mark
 from craft.raft import RaftState, replication
 from craft.sessions import OPEN, encode_payload
 from craft.types import EntryKind, GroupId, Proposal, Timestamp
@@ -65,6 +66,7 @@ def _read_clock(e: EngineState, r: RaftState) -> tuple[Timestamp, bool]:
     if not clamped:
         e.clamped_since = None
     elif e.clamped_since is None:
+        mark("clock clamped")
         e.clamped_since = e.now.monotonic_ns
     return clock, clamped
 
@@ -154,6 +156,7 @@ def _take(
         queue.proposals.popleft()
         proposing.note_taken(e, queue, proposal)
         if proposal.answered_timestamp > max(bounded_now, e.greatest_timestamp):
+            mark("proposal waits for its floor")
             # (†) Only this proposal waits; nobody can move the cluster's time.
             deadline = e.now.monotonic_ns + e.limits.floor_wait_ms_max * MS
             e.floor_waiting.append((deadline, r.group, proposal))

@@ -9,6 +9,7 @@ Invariants
 from __future__ import annotations
 
 from craft.engine.state import EngineState, Loading, LoadPurpose
+from craft.marks import mark
 from craft.messages import FetchResult
 from craft.raft import replication
 from craft.ready import Load
@@ -40,10 +41,12 @@ def loaded(e: EngineState, number: int, entries: tuple[Entry, ...]) -> None:
     group = loading.group
     e.dirty.add(group)
     if loading.purpose is LoadPurpose.MERGE:
+        mark("entries read back for the merge")
         e.merging_load.discard(group)
         assert entries[0].index == e.cursor[group] + 1
         deliver_entries(e, group, entries)
     elif loading.purpose is LoadPurpose.APPEND:
+        mark("entries read back for a follower")
         _send_loaded(e, loading, entries)
     elif (peer := e.peers.get(loading.peer)) is not None:
         peer.out.append(FetchResult(group, entries))
@@ -63,6 +66,7 @@ def _send_loaded(e: EngineState, loading: Loading, entries: tuple[Entry, ...]) -
     if following:
         replication.send_entries(r, loading.peer, prev_term, following, e.now.monotonic_ns)
     else:
+        mark("a read filled by the entry before")
         # The entry before filled the whole read: read on behind it, or nothing would ever be sent.
         progress.loading = True
         load_append(e, loading.group, loading.peer, loading.next_index, prev_term=prev_term)

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from craft.engine import proposing
 from craft.engine.loading import begin_load, deliver_entries
 from craft.engine.state import EngineState, LoadPurpose
+from craft.marks import mark
 from craft.ready import Merged, Ready, Request
 from craft.sessions import OPEN, decode_payload
 from craft.types import RECORD_HEADER_BYTES, Entry, GroupId, Position, Timestamp
@@ -42,6 +43,7 @@ def _deliver(e: EngineState, group: GroupId) -> None:
     e.starved.discard(group)
     while e.cursor[group] < upto:
         if not _has_room(e, group):
+            mark("merge has no room")
             e.starved.add(group)
             break
         if e.cursor[group] < r.log.offset.index:

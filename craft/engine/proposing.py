@@ -206,10 +206,12 @@ def tick(e: EngineState) -> None:
     now = e.now.monotonic_ns
     for pending in e.pending.values():
         if pending.retry_at <= now and pending.stage is Stage.APPENDED:
+            mark("request proposed again")
             _unroute(e, pending)
     still: list[tuple[int, GroupId, Proposal]] = []
     for deadline, group, proposal in e.floor_waiting:
         if not e.raft(group).leads or now >= deadline:
+            mark("floor not reached")
             refuse(e, group, [proposal])
         elif proposal.answered_timestamp <= max(_bounded_now(e, group), e.greatest_timestamp):
             enqueue(e, group, proposal)
@@ -237,6 +239,7 @@ def leader_changed(e: EngineState, group: GroupId) -> None:
     r = e.raft(group)
     queue = e.queues[group]
     if not r.leads and queue.proposals:
+        mark("leader lost with requests waiting")
         waiting = list(queue.proposals)
         queue.proposals.clear()
         queue.bytes = queue.foreign_bytes = 0
@@ -289,6 +292,7 @@ def handle_forward(e: EngineState, sender: ServerId, m: Forward) -> None:
     size = sum(map(cost, m.proposals))
     fits = not queue.foreign_bytes or queue.foreign_bytes + size <= e.limits.forwarded_bytes_max
     if not r.leads or r.transfer_to is not None or e.stopping or not fits:
+        mark("forward refused")
         refuse(e, m.group, list(m.proposals))
         return
     for proposal in m.proposals:

@@ -14,6 +14,7 @@ Reference: Raft 5.2, 5.4.1; dissertation 3.10 (transfer), 4.2.3 and 9.6 (PreVote
 from __future__ import annotations
 
 from craft import quorum
+from craft.marks import mark
 from craft.messages import RequestVote, RequestVoteResult, TimeoutNow
 from craft.raft.progress import Progress
 from craft.raft.state import MS, RaftState, Role
@@ -64,6 +65,7 @@ def tick(r: RaftState, now: int) -> None:
     if r.leads:
         _check_quorum(r, now)
         if r.transfer_to is not None and now >= r.transfer_deadline:
+            mark("transfer given up")
             r.transfer_to = None  # it did not take over: go on leading (dissertation 3.10)
     elif now >= r.election_deadline and r.votes_here:
         pre_campaign(r, now)
@@ -77,6 +79,7 @@ def _check_quorum(r: RaftState, now: int) -> None:
     r.quorum_checked_at = now
     active = {peer for peer, progress in r.progress.items() if now - progress.active_at < timeout}
     if not quorum.is_quorum(r.configuration, active | {r.me}):
+        mark("leader without a quorum stepped down")
         become_follower(r, r.term, None, now)
 
 
@@ -142,6 +145,7 @@ def own_vote_durable(r: RaftState, now: int) -> None:
 def handle_request_vote(r: RaftState, sender: ServerId, m: RequestVote, now: int) -> None:
     """Raft 5.2 and 5.4.1, with PreVote and the leader's lease on its voters."""
     if leader_alive(r, now) and not m.transfer and m.term > r.term:
+        mark("vote refused for a leader's sake")
         # Dissertation 4.2.3: a server that is being served does not let anyone disturb the term.
         r.send(sender, RequestVoteResult(r.group, r.term, granted=False, pre=m.pre))
         return
@@ -181,6 +185,7 @@ def _tally(r: RaftState, now: int) -> None:
         else:
             become_leader(r, now)
     elif outcome is quorum.Outcome.LOST:
+        mark("election lost")
         r.role, r.votes = Role.FOLLOWER, {}
         _retry_soon(r, now)  # else the deadline for another try is the one drawn when asking
 
@@ -219,4 +224,5 @@ def handle_timeout_now(r: RaftState, sender: ServerId, m: TimeoutNow, now: int) 
         and r.role is Role.FOLLOWER
         and r.me in r.configuration.voters
     ):
+        mark("leadership taken over")
         campaign(r, now, transfer=True)

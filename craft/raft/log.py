@@ -14,6 +14,7 @@ Reference: Raft 5.3; PROTOCOL 1, 10.
 
 from __future__ import annotations
 
+from craft.marks import mark
 from craft.types import Append, Entry, Index, Place, RecoveredGroup, Term, Timestamp, is_command
 
 
@@ -111,6 +112,8 @@ class Log:
         self.bytes -= sum(len(entry.record) for entry in dropped)
         if self.handed >= index:
             self.cut = min(self.cut or index, index)
+        if self.persisted < index <= self.handed:
+            mark("entries cut while being written")
         self.persisted = min(self.persisted, index - 1)
         self.handed = min(self.handed, index - 1)
         if self.last_command.index >= index:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from craft import quorum
 from craft.errors import WireError
+from craft.marks import mark
 from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult
 from craft.raft import election
 from craft.raft.progress import ProgressState
@@ -105,6 +106,7 @@ def handle_append_rejected(r: RaftState, sender: ServerId, m: AppendRejected, no
     """A follower's log differs: go back, past whole terms at a time (Raft 5.3, fast back-up)."""
     if not _from_follower(r, sender, m.term, now):
         return
+    mark("follower's log conflicts")
     hint = m.hint_index
     while hint > r.log.offset.index and (r.log.term_at(hint) or 0) > m.hint_term:
         hint -= 1
@@ -135,6 +137,7 @@ def retry_stalled(r: RaftState, now: int) -> bool:
     patience = r.limits.election_timeout_ms_min * MS
     stalled = [p for p in r.progress.values() if p.waiting() and now - p.moved_at >= patience]
     for progress in stalled:
+        mark("append taken for lost")
         progress.become_probe()
     return bool(stalled)
 
@@ -151,6 +154,7 @@ def link_restored(r: RaftState, peer: ServerId) -> None:
 def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now: int) -> None:
     """Raft 5.3, receiver's side."""
     if m.term < r.term:
+        mark("deposed leader refused")
         # A deposed leader must hear of the term that deposed it (PreVote and CheckQuorum together need this).
         r.send(sender, AppendRejected(r.group, r.term, m.prev_index, 0, 0))
         return
@@ -162,6 +166,7 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
     follow(r, sender, m.term, now)
     entries = m.entries[max(0, r.commit_index - m.prev_index) :]
     if _differs_below_commit(r, m):
+        mark("deposed leader contradicts a commit")
         return
     if m.prev_index > r.commit_index and r.log.term_at(m.prev_index) != m.prev_term:
         _reject(r, sender, m)
@@ -235,6 +240,7 @@ def accept_entries(r: RaftState, sender: ServerId, entries: tuple[Entry, ...]) -
             )
         if term is not None:
             assert entry.index > r.commit_index, f"group {r.group}: truncating committed {entry.index}"
+            mark("log cut")
             r.log.truncate_from(entry.index)
             r.verified = min(r.verified, entry.index - 1)
         r.log.append(entries[position:])
@@ -273,6 +279,7 @@ def learn_commit(r: RaftState, sender: ServerId, index: Index, term: Term, now: 
     if r.log.term_at(index) == term:
         _commit_to(r, index)
         return
+    mark("commit known and entry lacking")
     if index >= r.known_commit[0]:
         r.known_commit = (index, term, sender)
     if r.lacking_since is None:
@@ -292,11 +299,14 @@ def handle_fetch_result(r: RaftState, sender: ServerId, m: FetchResult, now: int
         return
     check_contiguous(r, sender, m.entries[0].index, m.entries)
     if m.entries[-1].term > r.term:
+        mark("term adopted from a fetched entry")
         # (†) An entry's term above ours is adopted first; the same write makes both durable.
         election.become_follower(r, m.entries[-1].term, None, now)
     elif r.leads and r.log.term_at(m.entries[-1].index) != m.entries[-1].term:
+        mark("leader deposed by a fetched entry")
         # Raft 5.4.3: a leader has all that was committed before its term. Who lacks this was deposed unheard,
         # and must not cut the log that it leads by: it would write other entries at the places it has named.
         election.become_follower(r, r.term, None, now)
+    mark("entries fetched from a peer")
     accept_entries(r, sender, tuple(entry for entry in m.entries if entry.index > r.commit_index))
     advance_commit(r, m.entries[-1].index)
