@@ -136,7 +136,7 @@ def _beginning(part: Part, returns: Sequence[tuple[int, int]]) -> Part:
     for at, call in enumerate(part.calls):
         if at in returned:
             calls.append(call)
-        elif not call.is_read and call.operation.invoked <= returns[-1][0]:
+        elif not call.is_read:
             steps = tuple((place, request, UNKNOWN_RESULT) for place, request, _ in call.steps)
             calls.append(call._replace(steps=steps, returned=None))
     return Part(part.keys, tuple(calls))

@@ -274,14 +274,16 @@ class Search:
                 self._after[before], self._before[after] = after, before
 
     def _put_back(self, number: int) -> None:
-        """Undo the last taking out; in reverse, so that neighbours find each other again."""
+        """Undo the last taking out: its neighbours find it again where it was (Knuth's dancing links)."""
         if number != _START and self.calls[number].answered:
             for place in (self._returned_at[number], self._invoked_at[number]):
                 self._after[self._before[place]] = self._before[self._after[place]] = place
 
     def _note(self, stack: list[_Frame]) -> None:
-        """Remember the longest order, at its end only: most orders are part of a longer one."""
-        if stack[-1].depth > self.best_depth:
+        """Remember the longest order, and of equal ones that with the fewest unknown writes; at its end only,
+        for most orders are part of a longer one.
+        """
+        if (stack[-1].depth, -len(stack)) > (self.best_depth, -len(self.best) - 1):
             self.best_depth = stack[-1].depth
             self.best = [frame.call for frame in stack[1:]]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craft.testing.history import Operation, Outcome
+from craft.testing.history import Kind, Operation, Outcome
 from craft.testing.linearizability import UNKNOWN_RESULT, Model, Result, Verdict, check
 from craft.testing.workloads import CounterModel, ListModel, RegisterModel, encode
 
@@ -27,12 +27,12 @@ def operation(
     outcome: Outcome = Outcome.OK,
 ) -> Operation:
     """What is asked is a read where its first request is a query."""
-    kind = "read" if b"get" in requests[0][0] else "write"
+    kind: Kind = "read" if b"get" in requests[0][0] else "write"
     asked = tuple(request for request, _ in requests)
     results = [result for _, result in requests] if outcome is Outcome.OK else None
     if results is not None and all(result is None for result in results):
         results = None
-    return Operation(number, number, 1, kind, asked, invoked, returned, outcome, results)  # type: ignore[arg-type]
+    return Operation(number, number, 1, kind, asked, invoked, returned, outcome, results)
 
 
 def set_(key: int, value: int, before: int | None = None) -> tuple[bytes, int | None]:
@@ -204,6 +204,31 @@ def test_an_answer_without_a_result_still_says_that_it_happened() -> None:
     assert verdict(COUNTER, (0, 1, add(X)), (2, 3, get(X, 0))) is VIOLATED
 
 
+def test_what_failed_with_one_unknown_write_may_succeed_with_another() -> None:
+    """The same value came from a write that is needed again later, or from one that is not."""
+    lines = (2, 3, get(X, 5)), (4, 5, set_(X, 6)), (6, 7, get(X, 5))
+    assert verdict(REGISTER, (0, None, set_(X, 5)), (1, None, cas(X, 0, 5)), *lines) is LINEARIZABLE
+
+
+def test_what_failed_with_two_unknown_writes_may_succeed_with_one() -> None:
+    """The other is still to come."""
+    unknown = (0, None, set_(X, 6)), (0, None, set_(X, 5))
+    assert verdict(REGISTER, *unknown, (1, 2, get(X, 5)), (3, 4, get(X, 6))) is LINEARIZABLE
+
+
+def test_unknown_writes_are_alike_only_as_a_whole() -> None:
+    """Of two that begin alike, the second may have taken effect without the first."""
+    unknown = (0, None, append(X, 5), append(Y, 1)), (0, None, append(X, 5), append(Y, 2))
+    assert verdict(LIST, *unknown, (1, 2, get(X, [5]), get(Y, [2]))) is LINEARIZABLE
+
+
+def test_no_state_is_looked_at_twice() -> None:
+    """Eight concurrent writes have 40320 orders, but fewer than 8 * 2**8 sets with a last write."""
+    writes = [(0, 9, set_(X, value)) for value in range(1, 9)]
+    result = check(history(*writes, (10, 11, get(X, 9))), REGISTER)
+    assert result.verdict is VIOLATED and result.states < 8 * 2**8
+
+
 # -- counters and lists ----------------------------------------------------------------------------
 
 
@@ -316,9 +341,9 @@ def test_too_many_states_end_the_search_without_a_verdict() -> None:
 def test_what_is_too_much_together_may_be_wrong_for_one_key() -> None:
     """The key alone is tried before giving up."""
     joining = operation(12, 0, None, append(X, 77), append(Y, 78), outcome=Outcome.UNKNOWN)
-    wrong = operation(13, 0, 1, get(Y, [7]))
+    wrong = operation(13, 200, 201, get(Y, [7]))
     result = check([*hard(10), joining, wrong], LIST, states_max=1000)
-    assert result.verdict is VIOLATED and result.explanation is not None
+    assert result.verdict is VIOLATED and result.gave_up and result.explanation is not None
     assert result.explanation.keys == (Y,) and result.explanation.culprit is wrong
 
 
@@ -337,7 +362,13 @@ def test_an_answer_without_a_return_is_refused() -> None:
 def test_an_explanation_names_the_first_answer_that_fits_no_order() -> None:
     """And the longest order before it, without the reads that do not matter and whatever came later."""
     lines: list[Line] = [(0, 1, set_(X, 5)), (2, 3, get(X, 5)), (4, 5, set_(X, 6)), (6, 7, get(X, 6))]
-    lines += [(8, 9, get(X, 5)), (10, 11, get(X, 6)), (12, 13, set_(X, 7)), (14, 15, get(X, 5))]
+    lines += [
+        (8, 9, get(X, 5)),
+        (8, 20, set_(X, 8)),
+        (10, 11, get(X, 6)),
+        (12, 13, set_(X, 7)),
+        (14, 15, get(X, 5)),
+    ]
     made = history(*lines)
     explanation = check(made, REGISTER).explanation
     assert explanation is not None
