@@ -333,18 +333,18 @@ class RegisterWorkload:
 
 
 class ListMachine(Digest):
-    """`append key, value` → the new length; `get key` → the whole list."""
+    """`append key, value` → the whole list after it; `get key` → the whole list."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lists: dict[int, list[int]] = {}
         self._hashes: dict[int, int] = {}
 
-    def apply_batch(self, batch: Batch) -> list[int]:
-        """One result a command: the list's length after it."""
+    def apply_batch(self, batch: Batch) -> list[list[int]]:
+        """One result a command: the list's values after it, so that no order stays hidden until a read."""
         return [self._append(command) for command in batch]
 
-    def _append(self, command: bytes) -> int:
+    def _append(self, command: bytes) -> list[int]:
         word, key, value = decode(command)
         if word != "append":
             raise _strange(command)
@@ -353,7 +353,7 @@ class ListMachine(Digest):
         old = self._hashes.get(key, 0)
         new = self._hashes[key] = hash((old, value))
         self.change(key, old, new)
-        return len(values)
+        return values.copy()
 
     def query(self, query: bytes) -> list[int]:
         """The list's values, oldest first; a copy, for the list goes on."""
@@ -376,12 +376,10 @@ class ListModel:
         return ()
 
     def step(self, state: Any, request: bytes, result: Any) -> Any:
-        """An append answers the new length, a query the values."""
+        """Both answer the values."""
         word, _, *value = decode(request)
-        if word == "append":
-            after = (*state, *value)
-            return after if result in (UNKNOWN_RESULT, len(after)) else None
-        return state if result in (UNKNOWN_RESULT, list(state)) else None
+        after = (*state, *value) if word == "append" else state
+        return after if result in (UNKNOWN_RESULT, list(after)) else None
 
     def describe(self, request: bytes) -> str:
         """In words."""

@@ -52,8 +52,8 @@ def add(key: int, result: int | None = None) -> tuple[bytes, int | None]:
     return encode("add", key, 1), result
 
 
-def append(key: int, value: int, length: int | None = None) -> tuple[bytes, int | None]:
-    return encode("append", key, value), length
+def append(key: int, value: int, *after: int) -> tuple[bytes, list[int] | None]:
+    return encode("append", key, value), list(after) or None
 
 
 Line = tuple[Any, ...]
@@ -261,15 +261,16 @@ def test_of_unknown_twins_only_those_already_asked_count() -> None:
 
 
 def test_a_list_shows_the_order() -> None:
-    """Two readers may not see two orders; lengths must fit as well."""
+    """Two readers may not see two orders, nor may what an append answered be another."""
     writes = (0, 9, append(X, 5)), (0, 9, append(X, 6))
     assert verdict(LIST, *writes, (10, 11, get(X, [6, 5]))) is LINEARIZABLE
     assert verdict(LIST, *writes, (10, 11, get(X, [6, 5])), (12, 13, get(X, [5, 6]))) is VIOLATED
     assert verdict(LIST, *writes, (10, 11, get(X, [5]))) is VIOLATED
     assert (
-        verdict(LIST, (0, 9, append(X, 5, 2)), (0, 9, append(X, 6, 1)), (5, 6, get(X, [6]))) is LINEARIZABLE
+        verdict(LIST, (0, 9, append(X, 5, 6, 5)), (0, 9, append(X, 6, 6)), (5, 6, get(X, [6])))
+        is LINEARIZABLE
     )
-    assert verdict(LIST, (0, 9, append(X, 5, 2)), (0, 9, append(X, 6, 1)), (5, 6, get(X, [5]))) is VIOLATED
+    assert verdict(LIST, (0, 9, append(X, 5, 6, 5)), (0, 9, append(X, 6, 6)), (5, 6, get(X, [5]))) is VIOLATED
 
 
 # -- several keys ----------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_keys_are_joined_through_others() -> None:
 def hard(unknown: int) -> list[Operation]:
     """Unknown writes that all matter, and an answer that none of them explains."""
     lines = [(at, None, append(X, at)) for at in range(unknown)]
-    return history(*lines, (100, 101, append(X, 99, 50)))
+    return history(*lines, (100, 101, append(X, 99, 50, 99)))
 
 
 def test_too_many_states_end_the_search_without_a_verdict() -> None:
@@ -459,7 +460,7 @@ register_writes = st.one_of(
     st.builds(set_, keys, small, st.none() | small), st.builds(cas, keys, small, small, st.none() | small)
 )
 counter_writes = st.builds(add, keys, st.none() | small)
-list_writes = st.builds(append, keys, small, st.none() | st.integers(1, 3))
+list_writes = st.builds(append, keys, small) | st.builds(append, keys, small, small, small)
 list_reads = st.builds(get, keys, st.lists(small, max_size=2))
 value_reads = st.builds(get, keys, small)
 outcomes = st.sampled_from([Outcome.OK] * 4 + [Outcome.UNKNOWN] * 3 + [Outcome.OPEN, Outcome.REJECTED])
