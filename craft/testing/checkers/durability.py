@@ -1,0 +1,135 @@
+"""Persist before you answer: what leaves a server, or counts towards a quorum, is on the platter.
+
+Reference: PROTOCOL 1. Knows the disks from inside: `SimulatedDisk.synced` is what a power cut leaves.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from craft import quorum
+from craft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Frame,
+    RequestVote,
+    RequestVoteResult,
+    TimeoutNow,
+)
+from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.ledger import Fresh, Ledger
+from craft.types import GroupId, HardState, ServerId, Term
+
+if typing.TYPE_CHECKING:
+    from craft.testing.server import SimServer
+
+_WITH_TERM = (RequestVote, RequestVoteResult, AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
+
+
+def _platter(server: SimServer, group: GroupId) -> HardState:
+    return server.disk.synced.hard_states[group] or HardState(0, None, 0)
+
+
+class VotesAreDurable(Checker):
+    """Nothing that a group says leaves before its term and vote are durable; of a vote, not without it."""
+
+    PROPERTY = "persisted before answered: term and vote"
+
+    def sent(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
+        """Look at the sender's platter. (A pre-vote promises nothing: its term is nobody's yet.)"""
+        for message in frame.messages:
+            if not isinstance(message, _WITH_TERM):
+                continue
+            if isinstance(message, RequestVoteResult):
+                if not message.pre:
+                    self._check(
+                        server, message.group, message.term, peer if message.granted else None, message
+                    )
+            elif not isinstance(message, RequestVote):
+                self._check(server, message.group, message.term, None, message)
+            elif not message.pre:
+                self._check(server, message.group, message.term, server.id, message)
+
+    def _check(
+        self, server: SimServer, group: GroupId, term: Term, vote: ServerId | None, message: object
+    ) -> None:
+        platter = _platter(server, group)
+        if platter.term < term or (vote is not None and platter.term == term and platter.vote != vote):
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} sends {type(message).__name__} of group {group} in term {term}"
+                f"{f' with its vote for server {vote}' if vote is not None else ''}; its platter holds term"
+                f" {platter.term} and a vote for {platter.vote}",
+            )
+
+
+class AcknowledgementsAreDurable(Checker):
+    """What a follower acknowledges is on its platter, and equals the log of the leader that it tells."""
+
+    PROPERTY = "persisted before answered: entries"
+
+    def sent(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
+        """An acknowledgement of an earlier term was true when it was made: its log may be another now."""
+        for message in frame.messages:
+            if type(message) is not AppendAccepted or not message.match_index:
+                continue
+            if message.term == server.engine.state.raft(message.group).term:
+                self._check(server, peer, message)
+
+    def _check(self, server: SimServer, peer: ServerId, m: AppendAccepted) -> None:
+        platter = server.disk.synced.logs[m.group]
+        durable = platter[m.match_index - 1].term if m.match_index <= len(platter) else None
+        own = server.engine.state.raft(m.group).log.term_at(m.match_index)
+        leaders = self._leaders_term(server, peer, m)
+        if durable is None or own not in (None, durable) or leaders not in (None, durable):
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} acknowledges entry {m.match_index} of group {m.group} to server {peer}"
+                f" in term {m.term}; its platter ends at {len(platter)} and has term {durable} there, its log"
+                f" in memory term {own}, the leader's log term {leaders}",
+            )
+
+    @staticmethod
+    def _leaders_term(server: SimServer, peer: ServerId, m: AppendAccepted) -> Term | None:
+        leader = server.world.servers.get(peer)
+        if leader is None:
+            return None
+        r = leader.engine.state.raft(m.group)
+        return r.log.term_at(m.match_index) if r.leads and r.term == m.term else None
+
+
+class CommitsAreDurable(Checker):
+    """An entry that is known committed is on the platters of a majority. A disk that lost it later had it."""
+
+    PROPERTY = "what is committed is durable on a majority"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def turned(self, server: SimServer) -> None:
+        """Count the platters that hold what has just become known committed."""
+        for fresh in self._ledger.fresh:
+            holders = self._holders(server, fresh)
+            r = server.engine.state.raft(fresh.group)
+            if not quorum.is_quorum(r.configuration, holders):
+                raise Violation(
+                    self.PROPERTY,
+                    f"server {server.id} takes entry {fresh.entry.index} of group {fresh.group} (term"
+                    f" {fresh.entry.term}) for committed; it is on the platters of servers {sorted(holders)}"
+                    f" of {sorted(r.configuration.voters)}",
+                )
+
+    def crashed(self, server: SimServer) -> None:
+        """In its last turn, perhaps."""
+        self.turned(server)
+
+    @staticmethod
+    def _holders(server: SimServer, fresh: Fresh) -> set[ServerId]:
+        world, (group, entry) = server.world, fresh
+        holders = set(world.wiped)  # nobody can tell any more
+        for i, disk in world.disks.items():
+            log = disk.synced.logs[group]
+            if entry.index <= len(log) and log[entry.index - 1].term == entry.term:
+                holders.add(i)
+        return holders
