@@ -1,1 +1,77 @@
 """Small, separate properties; `standard()` is all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from craft.testing.checkers.answers import AnswersArePlaced, ExactlyOnce, RealTime, RejectedHasNoEffect
+from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.durability import AcknowledgementsAreDurable, CommitsAreDurable, VotesAreDurable
+from craft.testing.checkers.elections import (
+    LeaderCompleteness,
+    LeadersAreElected,
+    OneLeader,
+    OneVote,
+    TermsAreRemembered,
+)
+from craft.testing.checkers.histories import Linearizable, Replay
+from craft.testing.checkers.ledger import Ledger
+from craft.testing.checkers.logs import (
+    CommittedStays,
+    Invariants,
+    LogMatching,
+    StampsRise,
+    StateMachineSafety,
+)
+from craft.testing.checkers.merging import (
+    ClosedTimestampsHold,
+    MergedDigestsAgree,
+    MergedInOrder,
+    MergedLogsAgree,
+    ResultsAgree,
+    StatesAgree,
+)
+from craft.testing.model import Model
+
+__all__ = ["Checker", "Violation", "standard"]
+
+
+def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = None) -> list[Checker]:
+    """All checkers, fresh, for one run.
+
+    With a model, client histories are judged by it; with a machine's factory, by the merged log replayed.
+    """
+    ledger = Ledger()
+    once = ExactlyOnce(ledger)
+    checkers: list[Checker] = [
+        ledger,  # first: the others read it
+        OneVote(ledger),
+        TermsAreRemembered(),
+        OneLeader(ledger),
+        LeadersAreElected(ledger),
+        LeaderCompleteness(ledger),
+        VotesAreDurable(),
+        AcknowledgementsAreDurable(),
+        StateMachineSafety(ledger),
+        CommitsAreDurable(ledger),
+        LogMatching(),
+        StampsRise(),
+        CommittedStays(ledger),
+        Invariants(ledger),
+        ClosedTimestampsHold(ledger),
+        MergedLogsAgree(ledger),
+        MergedInOrder(ledger),
+        MergedDigestsAgree(),
+        ResultsAgree(),
+        StatesAgree(),
+        once,
+        RejectedHasNoEffect(),
+        AnswersArePlaced(once),
+        RealTime(),
+    ]
+    if machine is not None:
+        checkers.append(Replay(ledger, machine))
+    if model is not None:
+        checkers.append(Linearizable(model))
+    return checkers

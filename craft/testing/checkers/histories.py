@@ -1,0 +1,108 @@
+"""The whole client history: is there one order that explains it, and is it the merged log's?"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from craft.applying import unpack
+from craft.ready import Merged
+from craft.state_machine import Batch
+from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.ledger import Ledger
+from craft.testing.history import Operation, Outcome
+from craft.testing.linearizability import STATES_MAX, Verdict, check
+from craft.testing.model import Model
+
+if typing.TYPE_CHECKING:
+    from craft.testing.world import World
+
+
+class Linearizable(Checker):
+    """Writes, reads from any server and unknown outcomes fit one order, each within its interval.
+
+    Judged by a model and by what clients saw, nothing else.
+    """
+
+    PROPERTY = "linearizability"
+
+    def __init__(self, model: Model, *, states_max: int = STATES_MAX) -> None:
+        self._model = model
+        self._states_max = states_max
+        self.gave_up = ""
+        """Why the search gave up, where it did: that is no verdict."""
+
+    def ended(self, world: World) -> None:
+        """Search for an order."""
+        result = check(world.history, self._model, states_max=self._states_max)
+        if result.verdict is Verdict.VIOLATED:
+            raise Violation(self.PROPERTY, str(result))
+        self.gave_up = result.gave_up
+
+
+class Replay(Checker):
+    """Every result is what a fresh state machine gives at that place of the merged log.
+
+    So it needs no model: for user's own state machines.
+    """
+
+    PROPERTY = "results are those of the merged log"
+
+    def __init__(self, ledger: Ledger, machine: Callable[[], Any]) -> None:
+        self._ledger = ledger
+        self._machine = machine
+
+    def ended(self, world: World) -> None:
+        """Apply the merged log once more, and ask at each position what was asked there."""
+        asked: dict[int, list[Operation]] = {}
+        for operation in world.history:
+            if operation.outcome is Outcome.OK and operation.position is not None:
+                asked.setdefault(operation.position, []).append(operation)
+        machine = self._machine()
+        self._reads(machine, asked.get(0, ()))
+        for merged in self._ledger.merged:
+            results = _apply(machine, merged)
+            here = asked.get(merged.position, ())
+            self._writes(merged, results, here)
+            self._reads(machine, here)
+
+    def _writes(self, merged: Merged, results: Sequence[Any] | None, operations: Sequence[Operation]) -> None:
+        if not operations:
+            return
+        parts: list[tuple[tuple[bytes, ...], Sequence[Any] | None]] = []
+        start = 0
+        for request in merged.requests:
+            commands = tuple(unpack(request.body))
+            part = None if results is None else list(results[start : start + len(commands)])
+            parts.append((commands, part))
+            start += len(commands)
+        for operation in operations:
+            if operation.kind == "write":
+                got = None if operation.results is None else list(operation.results)
+                if (operation.requests, got) not in parts:
+                    self._fail(operation, [part for part in parts if part[0] == operation.requests])
+
+    def _reads(self, machine: Any, operations: Sequence[Operation]) -> None:
+        query = getattr(machine, "query", None)
+        for operation in operations:
+            if operation.kind == "read":
+                expected = [query(request) if query else None for request in operation.requests]
+                if operation.results is None or list(operation.results) != expected:
+                    self._fail(operation, expected)
+
+    def _fail(self, operation: Operation, expected: object) -> None:
+        raise Violation(
+            self.PROPERTY,
+            f"{operation.kind} {operation.number} of {operation.requests} on server {operation.server} was"
+            f" answered {operation.results!r} at position {operation.position}; the merged log gives"
+            f" {expected!r} there",
+        )
+
+
+def _apply(machine: Any, merged: Merged) -> Sequence[Any] | None:
+    commands = [command for request in merged.requests for command in unpack(request.body)]
+    if not merged.requests:
+        return None
+    results: Sequence[Any] | None = machine.apply_batch(Batch(merged.position, merged.timestamp, commands))
+    return results
