@@ -23,7 +23,7 @@ from craft.errors import ApplyFailed, DamagedStorage, FatalError, StorageFailed,
 from craft.messages import Frame, Heartbeats
 from craft.ready import Merged
 from craft.recovery import TAIL_BYTES_MAX
-from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.base import Checker, Hooks, Violation
 from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.history import History, Operation
@@ -59,6 +59,7 @@ class World:
         self.plan = plan
         self.machine = machine
         self.checkers = checkers
+        self._hooks = Hooks(checkers)
         self.trace = trace or Trace()
         self.keep = self.trace.keep
         self.time = 0
@@ -172,8 +173,8 @@ class World:
             raise Violation("the product's own assertions hold", f"server {server.id}: {error!r}") from error
         state = server.engine.state
         self.trace.fold(self.time, server.id, state.merged_position, state.next_write, state.demand)
-        for checker in self.checkers:
-            checker.turned(server)
+        for hook in self._hooks.turned:
+            hook(server)
         wake_at = state.wake_at - server.monotonic_offset
         self.schedule_turn(server, max(self.time, wake_at))
 
@@ -209,8 +210,8 @@ class World:
             raise Violation("a spoilt disk is refused", f"server {i} started although {disk.spoilt}")
         self.note(i, "start", f"counter {recovered.counter}")
         server = self.servers[i] = SimServer(self, i, disk, recovered, self.machine())
-        for checker in self.checkers:
-            checker.started(server)
+        for hook in self._hooks.started:
+            hook(server)
         for other in sorted(self.servers):
             if other != i:
                 self.connect_later(i, other, self.draw((1 * MS, 5 * MS)))
@@ -240,8 +241,8 @@ class World:
         self.trace.fold(self.time, i, how is Crash.KILL)
         for operation in server.operations.values():
             self.unknown(operation)
-        for checker in self.checkers:
-            checker.crashed(server)
+        for hook in self._hooks.crashed:
+            hook(server)
         for other in self.ids:
             self.disconnect((i, other), refused=False)
             self.disconnect((other, i), refused=refused)
@@ -279,8 +280,8 @@ class World:
                 for append in write.appends
             )
             self.note(server.id, "write", f"{write.number} {logs}".rstrip())
-        for checker in self.checkers:
-            checker.wrote(server, write)
+        for hook in self._hooks.wrote:
+            hook(server, write)
         self.moments.wrote(self, server, write)
 
     def sync_later(self, server: SimServer, number: int) -> None:
@@ -358,8 +359,8 @@ class World:
 
     def send(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
         """A frame leaves a server."""
-        for checker in self.checkers:
-            checker.sent(server, peer, frame)
+        for hook in self._hooks.sent:
+            hook(server, peer, frame)
         net, way, rng = self.network, (server.id, peer), self.rng_delays
         if self.keep:
             self.note(server.id, "send", words(frame), peer=peer)
@@ -413,8 +414,8 @@ class World:
                 rest = f"position {merged.position} timestamp {merged.timestamp} index {merged.index}"
                 self.note(server.id, "merge", rest, group=merged.group)
             self.note(server.id, "apply", f"position {server.applied_position}")
-        for checker in self.checkers:
-            checker.applied(server, entries, results)
+        for hook in self._hooks.applied:
+            hook(server, entries, results)
 
     def answered(
         self, server: SimServer, operation: Operation, results: Sequence[Any] | None, position: int
@@ -425,8 +426,8 @@ class World:
         kind = "answer" if operation.kind == "write" else "served"
         if self.keep:
             self.note(server.id, kind, f"#{operation.number} position {position}")
-        for checker in self.checkers:
-            checker.answered(server, operation)
+        for hook in self._hooks.answered:
+            hook(server, operation)
         self.settled(operation)
         self.moments.reached(self, kind, server.id)
 
@@ -437,8 +438,8 @@ class World:
         server = self.servers.get(operation.server)
         if server is not None and operation.kind == "write":
             server.operations.pop(operation.number, None)
-            for checker in self.checkers:
-                checker.rejected(server, operation)
+            for hook in self._hooks.rejected:
+                hook(server, operation)
         self.settled(operation)
 
     def unknown(self, operation: Operation) -> None:

@@ -7,7 +7,7 @@ called by the world at the moments that they name; a checker overrides those tha
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 if typing.TYPE_CHECKING:
@@ -63,3 +63,25 @@ class Checker:
 
     def ended(self, world: World) -> None:
         """The run is over: all faults healed but the permanent ones, everything outstanding completed."""
+
+
+class Hooks:
+    """Of each hook, those checkers that have one: most moments concern few checkers."""
+
+    def __init__(self, checkers: Sequence[Checker]) -> None:
+        self.started = _overridden(checkers, "started")
+        self.sent = _overridden(checkers, "sent")
+        self.wrote = _overridden(checkers, "wrote")
+        self.turned = _overridden(checkers, "turned")
+        self.applied = _overridden(checkers, "applied")
+        self.answered = _overridden(checkers, "answered")
+        self.rejected = _overridden(checkers, "rejected")
+        self.crashed = _overridden(checkers, "crashed")
+
+
+def _overridden(checkers: Sequence[Checker], hook: str) -> list[Callable[..., None]]:
+    return [
+        getattr(checker, hook)
+        for checker in checkers
+        if getattr(type(checker), hook) is not getattr(Checker, hook)
+    ]
