@@ -42,7 +42,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
-from craft.testing.history import Operation, Outcome
+from craft.testing.history import Kind, Operation, Outcome
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.run import Run
 from craft.testing.server import SimServer
@@ -624,14 +624,14 @@ def test_a_server_that_ends_without_an_answered_write_is_found(story: Story) -> 
 
 @pytest.mark.parametrize(("kind", "behind", "sound"), [("write", 0, 1), ("read", -1, 0)])
 def test_an_answer_from_before_an_earlier_answer_is_found(
-    story: Story, kind: str, behind: int, sound: int
+    story: Story, kind: Kind, behind: int, sound: int
 ) -> None:
     """A write must come behind what was answered before it was invoked, a read must see it."""
     server, end = story.world.servers[1], story.world.time + SECOND
     known = len(story.ledger.merged)
 
     def answer(position: int) -> Operation:
-        return Operation(10**6, 1, 1, kind, (), end, end + 5, Outcome.OK, [], position)  # type: ignore[arg-type]
+        return Operation(10**6, 1, 1, kind, (), end, end + 5, Outcome.OK, [], position)
 
     story.tell(RealTime, "answered", server, answer(known + sound))
     assert "answered before that with position" in story.violates(

@@ -24,7 +24,8 @@ from craft.types import GroupId, HardState, ServerId, Term
 if typing.TYPE_CHECKING:
     from craft.testing.server import SimServer
 
-_WITH_TERM = (RequestVote, RequestVoteResult, AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
+_OTHERS = (AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
+"""What else tells a term. (A pre-vote's term is nobody's yet, and heartbeats only repeat leaders' terms.)"""
 
 
 def _platter(server: SimServer, group: GroupId) -> HardState:
@@ -39,17 +40,18 @@ class VotesAreDurable(Checker):
     def sent(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
         """Look at the sender's platter. (A pre-vote promises nothing: its term is nobody's yet.)"""
         for message in frame.messages:
-            if not isinstance(message, _WITH_TERM):
-                continue
+            vote: ServerId | None = None
             if isinstance(message, RequestVoteResult):
-                if not message.pre:
-                    self._check(
-                        server, message.group, message.term, peer if message.granted else None, message
-                    )
-            elif not isinstance(message, RequestVote):
-                self._check(server, message.group, message.term, None, message)
-            elif not message.pre:
-                self._check(server, message.group, message.term, server.id, message)
+                if message.pre:
+                    continue
+                vote = peer if message.granted else None
+            elif isinstance(message, RequestVote):
+                if message.pre:
+                    continue
+                vote = server.id
+            elif not isinstance(message, _OTHERS):
+                continue
+            self._check(server, message.group, message.term, vote, message)
 
     def _check(
         self, server: SimServer, group: GroupId, term: Term, vote: ServerId | None, message: object

@@ -9,7 +9,7 @@ import typing
 
 from craft import quorum
 from craft.messages import AppendAccepted, AppendEntries, Frame, RequestVote, RequestVoteResult
-from craft.raft.state import RaftState, Role
+from craft.raft.state import RaftState
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import DiskId, Ledger, term_at
 from craft.types import GroupId, Index, ServerId, Term
@@ -26,9 +26,8 @@ class _Leaders(Checker):
 
     def turned(self, server: SimServer) -> None:
         """Has it begun to lead?"""
-        for replica, before, now in self._ledger.moves:
-            if now.role is Role.LEADER and (before.role is not Role.LEADER or before.term != now.term):
-                self.leads(server, replica)
+        for r in self._ledger.elected:
+            self.leads(server, r)
 
     def crashed(self, server: SimServer) -> None:
         """In its last turn, perhaps."""
@@ -145,15 +144,17 @@ class TermsAreRemembered(Checker):
     def sent(self, server: SimServer, _peer: ServerId, frame: Frame) -> None:
         """Note the terms of votes and acknowledgements, and of leaders."""
         for message in frame.messages:
-            if isinstance(message, RequestVoteResult | RequestVote):
-                promise = not message.pre and (isinstance(message, RequestVote) or message.granted)
+            if isinstance(message, (AppendAccepted, AppendEntries)):
+                promise = True
+            elif isinstance(message, RequestVoteResult):
+                promise = message.granted and not message.pre
+            elif isinstance(message, RequestVote):
+                promise = not message.pre
             else:
-                promise = isinstance(message, AppendAccepted | AppendEntries)
-            if promise:
-                place = (server.disk.disk_id, message.group)  # type: ignore[union-attr]
-                term: Term = message.term  # type: ignore[union-attr]
-                if term > self._told.get(place, 0):
-                    self._told[place] = term
+                continue
+            place = (server.disk.disk_id, message.group)
+            if promise and message.term > self._told.get(place, 0):
+                self._told[place] = message.term
 
     def started(self, server: SimServer) -> None:
         """Compare."""

@@ -67,6 +67,8 @@ class Ledger(Checker):
         """Who was given a disk's vote first. A candidate that asks for votes has given itself its own."""
         self.moves: list[Move] = []
         """What changed in the turn that was just taken."""
+        self.elected: list[RaftState] = []
+        """Those of them that have begun to lead a term."""
         self.fresh: list[Fresh] = []
         """What became known in the turn that was just taken."""
         self._seen: dict[ServerId, list[Seen]] = {}
@@ -93,7 +95,7 @@ class Ledger(Checker):
 
     def turned(self, server: SimServer) -> None:
         """Look at what has changed."""
-        self.moves, self.fresh = [], []
+        self.moves, self.elected, self.fresh = [], [], []
         seen = self._seen[server.id]
         for raft in server.engine.state.replicas:
             r = raft.state
@@ -103,7 +105,10 @@ class Ledger(Checker):
                 move = Move(r, seen[r.group], Seen(*now))
                 seen[r.group] = move.now
                 self.moves.append(move)
-                self._note_committed(server, r)
+                if r.role is Role.LEADER and move.before[:2] != move.now[:2]:
+                    self.elected.append(r)
+                if r.commit_index > len(self.committed[r.group]):
+                    self._note_committed(server, r)
 
     def crashed(self, server: SimServer) -> None:
         """A turn may have ended in the crash; what it committed may have been told already."""

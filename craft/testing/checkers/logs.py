@@ -99,6 +99,8 @@ class StateMachineSafety(Checker):
                     f"the commit index of group {r.group} on server {server.id} falls from"
                     f" {before.commit_index} to {now.commit_index}",
                 )
+            if now.commit_index == before.commit_index:
+                continue
             known = self._ledger.committed[r.group]
             for index in range(before.commit_index + 1, now.commit_index + 1):
                 entry = entry_at(server, r, index)
@@ -161,9 +163,10 @@ class CommittedStays(Checker):
         for r, _, _ in self._ledger.moves:
             self._still_there(server, r)
             self._look(server, r)
-        for group in {fresh.group for fresh in self._ledger.fresh}:
-            for other in server.world.servers.values():
-                self._look(other, other.engine.state.raft(group))
+        if self._ledger.fresh:
+            for group in {fresh.group for fresh in self._ledger.fresh}:
+                for other in server.world.servers.values():
+                    self._look(other, other.engine.state.raft(group))
 
     def _still_there(self, server: SimServer, r: RaftState) -> None:
         held = self._held[server.id][r.group]
@@ -180,6 +183,8 @@ class CommittedStays(Checker):
     def _look(self, server: SimServer, r: RaftState) -> None:
         known = self._ledger.committed[r.group]
         held = self._held[server.id][r.group]
+        if held == len(known):
+            return
         limit = min(r.log.last_index, len(known))
         while held < limit and self._counts(r.group, held + 1, r.term):
             entry = entry_at(server, r, held + 1)

@@ -230,6 +230,7 @@ class ClosedTimestampsHold(Checker):
 
     def turned(self, server: SimServer) -> None:
         """Look at what was committed, and at what was closed."""
+        closed, known = server.engine.state.merger.closed, self._closed[server.id]
         for group, entry in self._ledger.fresh:
             stamp, index, by = self._promised.get(group, (0, 0, 0))
             if entry.timestamp <= stamp and entry.index > index:
@@ -238,7 +239,6 @@ class ClosedTimestampsHold(Checker):
                     f"entry {entry.index} of group {group} with timestamp {entry.timestamp} is committed;"
                     f" server {by} had closed {stamp} with entry {index}",
                 )
-        closed, known = server.engine.state.merger.closed, self._closed[server.id]
         if closed != known:
             for group, stamp in enumerate(closed):
                 if stamp != known[group]:
