@@ -65,6 +65,11 @@ class Merger:
         """The group for which everyone waits."""
         return self.closed.index(min(self.closed))
 
+    @property
+    def drainable(self) -> bool:
+        """Would `drain` hand out anything?"""
+        return self._first is not None and self._first <= min(self.closed)
+
     def held(self, group: GroupId) -> int:
         """How many command entries of a group are held back."""
         return len(self._queues[group])
@@ -80,7 +85,7 @@ class Merger:
         Stops after about `bytes_max` (at least one entry); what is left comes with the next call.
         """
         safe = min(self.closed)
-        if self._first is None or self._first > safe:
+        if not self.drainable:
             return []
         run: list[tuple[Timestamp, GroupId, Entry]] = []
         for group, queue in enumerate(self._queues):

@@ -117,7 +117,7 @@ class Engine:
         e.leads_version = 1 + rng.getrandbits(32)
         e.queues = [LeaderQueue() for _ in range(groups)]
         e.leaders = [(0, None)] * groups
-        e.announced = [0] * groups
+        e.announced, e.announced_closed = [0] * groups, [0] * groups
         e.cursor = [0] * groups
         e.outstanding = [deque() for _ in range(groups)]
         e.counter = recovered.counter
@@ -273,6 +273,12 @@ class Engine:
         self.state.now = now
         merging.applied(self.state, position)
 
+    @property
+    def has_more(self) -> bool:
+        """After `applied`: is there something to do at once, so that another turn is due?"""
+        e = self.state
+        return bool(e.dirty or e.unrouted or e.reads.completed) or e.merger.drainable
+
     def loaded(self, number: int, entries: tuple[Entry, ...], now: Instant) -> None:
         """The entries of a `Load`."""
         self.state.now = now
@@ -404,8 +410,10 @@ def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> No
 
 
 def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -> None:
+    linking.check_group(e, sender, message.group)
+    before = e.raft(message.group).commit_index
     _step_append(e, sender, typing.cast(AppendEntries, message))
-    linking.after_fetch_result(e, sender, message.group)
+    linking.after_fetch_result(e, sender, message.group, before)
 
 
 def _grouped(

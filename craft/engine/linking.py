@@ -16,7 +16,7 @@ from craft.errors import WireError
 from craft.messages import Fetch, FetchResult, Frame, Heartbeats
 from craft.raft import RaftState, election, replication
 from craft.ready import Ready
-from craft.types import GroupId, ServerId
+from craft.types import GroupId, Index, ServerId, Timestamp
 
 COMMITS_PER_HEARTBEAT = 4
 """Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
@@ -60,14 +60,37 @@ def release_held(e: EngineState) -> None:
 
 
 def _announce_commit(e: EngineState, group: GroupId) -> None:
-    """Commits ride on every frame; a leader's own are announced at once (PROTOCOL 3)."""
+    """Commits ride on every frame; a leader's own are announced at once to whoever waits (PROTOCOL 3).
+
+    The others hear of it with the next frame that goes there, a heartbeat at the latest: their state machines
+    lag by that much, and nobody asks them.
+    """
     r = e.raft(group)
     if r.commit_index == e.announced[group]:
         return
     e.announced[group] = r.commit_index
+    before, e.announced_closed[group] = e.announced_closed[group], e.merger.closed[group]
     for peer in e.peers.values():
         peer.commits_due.add(group)
-        peer.frame_due |= r.leads
+        if r.leads and not peer.frame_due:
+            peer.frame_due = _waits(e, peer, before)
+
+
+def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
+    """Can somebody at this peer wait for a group to close beyond `closed`, as far as we can tell?
+
+    Who leads appends its clients' commands in its own groups, where we see them; one that we do not see yet
+    is answered by an acknowledgement, which carries the commit. Who leads nothing forwards: we cannot tell. Nor
+    can we where somebody does not hear everybody, and is served through others (PROTOCOL 9).
+    """
+    others = len(e.peers)
+    if len(heard_directly(e)) < others or any(len(one.links) < others for one in e.peers.values()):
+        return True
+    recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
+    if peer.asked_at is not None and peer.asked_at >= recent:
+        return True
+    led = [e.raft(group).log for group, (_, leader) in enumerate(e.leaders) if leader == peer.id]
+    return not led or any(log.last_command_timestamp > closed for log in led)
 
 
 def _frame(e: EngineState, peer: Peer) -> Frame:
@@ -206,14 +229,16 @@ def _disk_keeps_up(e: EngineState, r: RaftState) -> bool:
     return r.log.unsynced_bytes() < e.limits.inflight_bytes_max
 
 
-def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId) -> None:
-    """Go on fetching while there is more, or while the leader is not heard directly.
+def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId, before: Index) -> None:
+    """Go on fetching while it helps (the commit was at `before`), or while the leader is not heard directly.
 
-    The peer answers at the next commit.
+    The peer answers at the next commit. That the leader is heard does not mean that its entries arrive: who
+    does not hear our acknowledgements only probes.
     """
     r = e.raft(group)
     silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
-    if not r.leads and (r.known_commit[0] > r.commit_index or silent) and _disk_keeps_up(e, r):
+    helps = r.commit_index > before or r.known_commit[0] > r.commit_index
+    if not r.leads and (helps or silent) and _disk_keeps_up(e, r):
         e.peers[sender].out.append(Fetch(group, r.commit_index + 1))
 
 

@@ -41,6 +41,7 @@ def _group_report(e: EngineState, group: GroupId) -> GroupReport:
 
 def handle_query(e: EngineState, sender: ServerId, m: ReadQuery) -> None:
     """Another server's round."""
+    e.peers[sender].asked_at = e.now.monotonic_ns
     e.peers[sender].out.append(_report(e, m.round))
 
 

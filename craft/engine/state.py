@@ -46,7 +46,7 @@ class Peer:
     echo: int = 0  # its newest send time
     reached_at: int = 0  # monotonic: when we sent what it has heard
     links: tuple[ServerId, ...] = ()  # whom it hears directly
-    demand: Timestamp = 0  # what it told us last
+    asked_at: int | None = None  # monotonic: its last question for a read
     out: list[Message] = field(default_factory=list)
     commits_due: set[GroupId] = field(default_factory=set)
     frame_due: bool = False
@@ -154,6 +154,7 @@ class EngineState:
     clamps: int = 0
     floor_waiting: list[tuple[int, GroupId, Proposal]] = field(default_factory=list)
     announced: list[Index] = field(default_factory=list)
+    announced_closed: list[Timestamp] = field(default_factory=list)  # and what was closed here by then
     commit_rotation: int = 0
     fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
 

@@ -379,7 +379,8 @@ class Server(Generic[M]):
             self._to_apply.set()
         else:
             self._finish_apply(self._applier.run(entries), now)
-            self._wake()
+            if self._engine.has_more:
+                self._wake()
 
     async def _apply_in_thread(self) -> None:
         own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy

@@ -42,6 +42,9 @@ TURNS_AT_ONCE_MAX = 200
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 """As the transport's default."""
 
+LEAST_NS = 1000
+"""What takes time takes at least this."""
+
 Event = Callable[[], None]
 
 
@@ -145,8 +148,8 @@ class World:
         return self.draw(self.plan.turn)
 
     def apply_delay(self) -> int:
-        """How long the state machine takes."""
-        return self.draw(self.plan.apply)
+        """How long the state machine takes: never no time at all, or a backlog would be applied in none."""
+        return self.draw(self.plan.apply) or LEAST_NS
 
     # -- turns ------------------------------------------------------------------------------------
 

@@ -38,6 +38,9 @@ def test_one_cut_link_stalls_nobody(one_way: bool) -> None:
         c.cut(0, 1)
     for i in c.ids * 3:
         c.write_and_wait(i, b"first %d" % c.time, limit=2 * SECOND)
+    c.run(2 * SECOND)  # by then leaders only probe where no acknowledgement comes from
+    for i in c.ids * 3:
+        c.write_and_wait(i, b"then %d" % c.time, limit=2 * SECOND)
     slowest = max(c.write_and_wait(n % 3, b"%d" % n, limit=2 * SECOND) for n in range(60))
     assert slowest < 20 * MS
     c.quiesce()
@@ -87,6 +90,7 @@ def test_a_lost_connection_loses_no_request() -> None:
         c.run(10 * MS)
         c.link(a, b)
     c.run_until(lambda: all(c.answered(i, token) for i, token in tokens), 20 * SECOND)
+    c.quiesce()
     c.check_answers()
 
 
