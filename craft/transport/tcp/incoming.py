@@ -130,5 +130,7 @@ async def _receive_some(stream: trio.abc.Stream, bytes_max: int) -> bytes | byte
     descriptor = stream.socket.fileno()
     while True:
         await trio.lowlevel.wait_readable(descriptor)
-        with contextlib.suppress(BlockingIOError):  # a false alarm
+        try:
             return os.read(descriptor, bytes_max)
+        except BlockingIOError:  # a false alarm
+            continue
