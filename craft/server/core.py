@@ -29,6 +29,7 @@ from craft.server.calls import Call, Singles, checked, pack, refusal
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
 from craft.server.syncing import Syncer
+from craft.server.waking import Waker, set_alarm
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
@@ -85,8 +86,8 @@ class Server(Generic[M]):
             rng=random.Random(random.SystemRandom().getrandbits(128)),
             now=self._now(),
         )
-        self._due = False  # another turn is
-        self._sleeping: trio.lowlevel.Task | None = None  # the task of the turns, while it waits for that
+        self._waker = Waker()
+        self._wake = self._waker.wake
         self._session_open = trio.Event()
         self._quiet = trio.Event()
         self._to_apply = trio.Event()
@@ -231,13 +232,6 @@ class Server(Generic[M]):
     def _now(self) -> Instant:
         return Instant(int(trio.current_time() * SECOND_NS), self._clock.now())
 
-    def _wake(self) -> None:
-        """Another turn is due. Several times between two turns are as good as once."""
-        self._due = True
-        if self._sleeping is not None:
-            trio.lowlevel.reschedule(self._sleeping)
-            self._sleeping = None
-
     async def _refused(self) -> None:
         """A call was refused at once. Who tries again at once must not keep the turns from running."""
         self.measures.rejected.value += 1
@@ -273,35 +267,17 @@ class Server(Generic[M]):
 
     async def _turns(self) -> None:
         while True:
-            # One alarm for many turns: to set one up a turn would cost a tenth of it.
+            # One alarm for many turns: to set one up for each would cost a tenth of it.
             with trio.CancelScope() as alarm:
                 while True:
-                    # A microsecond late: floats round, and a turn a nanosecond early would do nothing.
-                    wake_at = self._engine.wake_at / SECOND_NS + 1e-6
-                    if alarm.deadline != wake_at:
-                        alarm.deadline = wake_at
-                    await self._until_due()
+                    set_alarm(alarm, self._engine.wake_at)
+                    await self._waker.until_due(answered=self._answered)
                     self._measured_turn()
             self._measured_turn()
 
-    async def _until_due(self) -> None:
-        """Wait until a turn is due; others run meanwhile in any case."""
-        if not self._due:
-            self._sleeping = trio.lowlevel.current_task()
-            # Those who were answered in the last turn run before this task: what they propose joins the next.
-            await trio.lowlevel.wait_task_rescheduled(self._stop_sleeping)
-            return
-        await trio.lowlevel.checkpoint()
-        if self._answered:
-            # They run now, in any order with this task; after another checkpoint they have.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def _stop_sleeping(self, _: Any) -> trio.lowlevel.Abort:
-        self._sleeping = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
     def _measured_turn(self) -> None:
-        self._due = self._answered = False
+        self._waker.begin()
+        self._answered = False
         started = time.perf_counter()
         self._turn()
         self.measures.turns.value += 1
