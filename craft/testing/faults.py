@@ -196,9 +196,9 @@ def _set_network(name: str, values: tuple[float, ...]) -> Begin:
 def _slow_way(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
     if len(world.ids) < 2:
         return None
-    way = tuple(rng.sample(world.ids, 2))
+    a, b = rng.sample(world.ids, 2)
     extra = rng.choice((5, 50, 300, 900)) * MS
-    ways = [way] if rng.random() < 0.5 else _both(*way)
+    ways = [(a, b)] if rng.random() < 0.5 else _both(a, b)
     for one in ways:
         world.network.slow[one] = world.network.slow.get(one, 0) + extra
 

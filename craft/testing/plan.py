@@ -86,8 +86,7 @@ class Plan:
                 raise ValueError(f"not a plan of format {FORMAT}")
             found["limits"] = EngineLimits(**found["limits"])
             found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
-            return cls(
-                **{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-            )
+            spans = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
+            return cls(**{**found, **spans})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {error}") from error

@@ -40,8 +40,8 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     rng = random.Random(f"{seed} plan")
     servers = rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 5, 5))
     busy = rng.random() < 0.2
-    duration = rng.choice((1, 2, 3, 3, 5, 8)) * SECOND
-    if rng.random() < 0.03:
+    duration = rng.choice((1, 2) if busy else (1, 2, 3, 3, 5, 8)) * SECOND
+    if not busy and rng.random() < 0.03:
         duration = 30 * SECOND
     plan = Plan(
         seed,
@@ -60,7 +60,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
         clock_step=rng.choice((1, 1, 1, 10 * MS, 1 * SECOND)),
         clock_offsets=_offsets(rng, servers),
         workload=workload or rng.choice(sorted(WORKLOADS)),
-        clients=rng.choice((1, 2, 3, 5, 8)) * (3 if busy else 1),
+        clients=rng.choice((1, 2, 3, 5, 8)),
         think=(1 * MS, 5 * MS) if busy else rng.choice(((5 * MS, 50 * MS), (20 * MS, 200 * MS))),
         reads=rng.choice((0.0, 0.2, 0.3, 0.7)),
         duration=duration,
