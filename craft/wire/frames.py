@@ -42,6 +42,7 @@ from craft.wire.fields import (
     a_number,
     a_server,
     an_array,
+    are_numbers,
     array_of,
     checked,
     commits,
@@ -127,7 +128,7 @@ def _decode_entries(
     return entries
 
 
-def _finish_append_entries(fields: list[Any]) -> AppendEntries:
+def _finish_append_entries(fields: Sequence[Any]) -> AppendEntries:
     group, term, prev_index, prev_term, commit_index, records = fields
     entries = _decode_entries("AppendEntries", group, records, Place(prev_term, prev_index))
     if entries and entries[-1].term > term:
@@ -137,12 +138,12 @@ def _finish_append_entries(fields: list[Any]) -> AppendEntries:
     return AppendEntries(group, term, prev_index, prev_term, commit_index, entries)
 
 
-def _finish_fetch_result(fields: list[Any]) -> FetchResult:
+def _finish_fetch_result(fields: Sequence[Any]) -> FetchResult:
     group, records = fields
     return FetchResult(group, _decode_entries("FetchResult", group, records, None))
 
 
-_FINISH: dict[type[Any], Callable[[list[Any]], Message]] = {
+_FINISH: dict[type[Any], Callable[[Sequence[Any]], Message]] = {
     AppendEntries: _finish_append_entries,
     FetchResult: _finish_fetch_result,
 }
@@ -154,13 +155,15 @@ class _Kind(NamedTuple):
     name: str
     names: tuple[str, ...]
     checks: tuple[Check, ...]
-    finish: Callable[[list[Any]], Message]
+    finish: Callable[[Sequence[Any]], Message]
+    numbers: int  # a message of a group and so many numbers less one; 0: of anything else
 
 
 def _kind(message_type: Any) -> _Kind:
     checks, names = _CHECKS[message_type], message_type._fields
     assert len(checks) == len(names), message_type
-    return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, message_type._make))
+    numbers = len(checks) if checks == (a_group, *[a_number] * (len(checks) - 1)) else 0
+    return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, message_type._make), numbers)
 
 
 _KINDS = {code: _kind(message_type) for message_type, code in CODES.items()}
@@ -172,8 +175,11 @@ def _decode_message(value: Any, groups: int) -> Message:
     if kind is None:
         allowed = f"an array that begins with a code 1 … {max(_KINDS)}"
         raise WireError(f"a message is {shown(value)}; allowed is {allowed}")
+    fields = value[1:]
+    if len(fields) == kind.numbers and are_numbers(fields) and fields[0] < groups:
+        return kind.finish(fields)
     try:
-        fields = checked(kind.names, kind.checks, value[1:], groups)
+        fields = checked(kind.names, kind.checks, fields, groups)
     except Wrong as wrong:
         raise wrong.named(kind.name) from None
     return kind.finish(fields)
@@ -183,15 +189,19 @@ def _decode_messages(value: Any, groups: int) -> tuple[Message, ...]:
     return tuple([_decode_message(item, groups) for item in an_array(value, ITEMS_MAX)])
 
 
-_FRAME_CHECKS: tuple[Check, ...] = (
-    a_number,
-    a_number,
-    a_number,
-    a_number,
-    array_of(a_server, SERVERS_MAX),
-    commits,
-    _decode_messages,
-)
+_links = array_of(a_server, SERVERS_MAX)
+_FRAME_CHECKS: tuple[Check, ...] = (a_number, a_number, a_number, a_number, _links, commits, _decode_messages)
+
+
+def _decode_fields(value: Any, groups: int) -> Frame:
+    if type(value) is tuple and len(value) == len(_FRAME_CHECKS) and are_numbers(value[:4]):
+        clock, sent, echo, demand, links, known, messages = value
+        try:
+            links, known = _links(links, groups), commits(known, groups)
+            return Frame(clock, sent, echo, demand, links, known, _decode_messages(messages, groups))
+        except Wrong:
+            pass  # the long way names the field
+    return Frame._make(checked(Frame._fields, _FRAME_CHECKS, value, groups))
 
 
 def decode_frame(payload: Payload, *, groups: int = GROUPS_MAX) -> Frame:
@@ -202,7 +212,7 @@ def decode_frame(payload: Payload, *, groups: int = GROUPS_MAX) -> Frame:
     items_max = min(ITEMS_MAX, len(payload))
     value = unpack("a frame", payload, max_array_len=items_max, max_map_len=0, max_str_len=0)
     try:
-        return Frame._make(checked(Frame._fields, _FRAME_CHECKS, value, groups))
+        return _decode_fields(value, groups)
     except Wrong as wrong:
         raise wrong.named("Frame") from None
 

@@ -75,6 +75,8 @@ class Decoder:
                 return None
             # The buffer itself is handed over and a new one begun: no copy of a large frame.
             self._whole, self._at, self._partial = memoryview(self._partial), 0, bytearray()
+        if self._at == len(self._whole):
+            return None  # as a rule: what was read was whole frames
         end = self._end_of_frame(self._whole, self._at)
         if end is None:
             self._keep_rest()

@@ -115,7 +115,7 @@ class Acceptor:
                 if not data:
                     return
                 decoder.feed(data)
-                for payload in decoder:
+                while (payload := decoder.next_payload()) is not None:
                     inbox.deliver(peer, decode_frame(payload, groups=groups), PREFIX_BYTES + len(payload))
 
 

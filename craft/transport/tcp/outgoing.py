@@ -84,7 +84,6 @@ class Connection:
         queue, limits = self._queue, self._ours.limits
         if queue is None:
             return
-        urgent = is_urgent(frame)
         for encoded in encode_frames(frame, limits.frame_bytes_max):
             small = len(encoded) <= UNSENT_BYTES  # a great one could not be overtaken any more
             if small and not queue.bytes and self._descriptor is not None:
@@ -93,7 +92,7 @@ class Connection:
                 self._drop(queue.bytes)
                 return
             else:
-                queue.put(encoded, urgent=urgent)
+                queue.put(encoded, urgent=is_urgent(frame))
 
     def _write_at_once(self, encoded: bytes, queue: _SendQueue, descriptor: int) -> None:
         """Nothing is queued: hand it to the kernel here and now, and spare the writer's task a wake-up.
