@@ -24,12 +24,13 @@ COMMITS_PER_HEARTBEAT = 4
 
 def turn(e: EngineState, out: Ready) -> None:
     """Collect what every group has to say, and make one frame a peer of it."""
+    e.heard = None
     for group in sorted(e.dirty):
         _drain_outbox(e, group)
         _announce_commit(e, group)
-    _answer_fetches(e)
-    for peer_id in sorted(e.peers):
-        peer = e.peers[peer_id]
+    if e.fetches:
+        _answer_fetches(e)
+    for peer_id, peer in e.peers.items():  # in rising order
         if not peer.linked:
             peer.out.clear()
         elif peer.out or peer.frame_due:
@@ -80,11 +81,11 @@ def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
     """Can somebody at this peer wait for a group to close beyond `closed`, as far as we can tell?
 
     Who leads appends its clients' commands in its own groups, where we see them; one that we do not see yet
-    is answered by an acknowledgement, which carries the commit. Who leads nothing forwards: we cannot tell. Nor
-    can we where somebody does not hear everybody, and is served through others (PROTOCOL 9).
+    is answered by an acknowledgement, which carries the commit. Who leads nothing forwards: we cannot tell.
+    Nor can we where somebody does not hear everybody, and is served through others (PROTOCOL 9).
     """
     others = len(e.peers)
-    if len(heard_directly(e)) < others or any(len(one.links) < others for one in e.peers.values()):
+    if len(_heard(e)) < others or any(len(one.links) < others for one in e.peers.values()):
         return True
     recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
     if peer.asked_at is not None and peer.asked_at >= recent:
@@ -95,22 +96,22 @@ def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
 
 def _frame(e: EngineState, peer: Peer) -> Frame:
     messages, peer.out = tuple(peer.out), []
-    commits = tuple(_commit(e.raft(group)) for group in sorted(peer.commits_due))
+    commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
-    return Frame(
-        clock=max(0, e.now.clock_ns),
-        sent=e.now.monotonic_ns,
-        echo=peer.echo,
-        demand=e.demand,
-        links=heard_directly(e),
-        commits=commits,
-        messages=messages,
-    )
+    monotonic, clock = e.now
+    return Frame(max(0, clock), monotonic, peer.echo, e.demand, _heard(e), commits, messages)
 
 
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:
     term, index = r.commit_place
     return r.group, index, term
+
+
+def _heard(e: EngineState) -> tuple[ServerId, ...]:
+    """As below, asked once a turn."""
+    if e.heard is None:
+        e.heard = heard_directly(e)
+    return e.heard
 
 
 def heard_directly(e: EngineState) -> tuple[ServerId, ...]:
@@ -119,9 +120,14 @@ def heard_directly(e: EngineState) -> tuple[ServerId, ...]:
         return ()
     oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
     return tuple(
-        peer.id
-        for peer in e.peers.values()
-        if peer.linked and peer.heard_at is not None and min(peer.heard_at, peer.reached_at) >= oldest
+        [
+            peer.id
+            for peer in e.peers.values()
+            if peer.linked
+            and peer.heard_at is not None
+            and peer.heard_at >= oldest
+            and peer.reached_at >= oldest
+        ]
     )
 
 

@@ -8,7 +8,8 @@ Reference: LogCabin's RaftConsensusInvariants; PROTOCOL 1, 2.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice
+from operator import attrgetter, lt
 
 from craft.errors import InvariantViolation
 from craft.raft.progress import ProgressState
@@ -24,15 +25,16 @@ def check(r: RaftState) -> None:
 
 def _basic(r: RaftState) -> list[tuple[bool, str]]:
     log = r.log
-    stamps = [log.offset_timestamp, *(entry.timestamp for entry in log.entries)]
-    rising = all(a < b for a, b in pairwise(stamps)) or log.offset.index == 0
+    stamps = [log.offset_timestamp, *map(attrgetter("timestamp"), log.entries)]
+    rising = all(map(lt, stamps, islice(stamps, 1, None))) or log.offset.index == 0
+    size = sum(map(len, map(attrgetter("record"), log.entries)))
     return [
         (log.last_term <= r.term, "the log's last term is beyond the current term"),
         (r.commit_index <= log.last_index, "the commit index is beyond the log"),
         (log.offset.index <= r.commit_index, "an uncommitted entry left memory"),
         (log.persisted <= log.last_index and log.handed <= log.last_index, "durable beyond the log"),
         (rising, "timestamps do not rise along the log"),
-        (log.bytes == sum(entry.size for entry in log.entries), "the log's bytes are miscounted"),
+        (log.bytes == size, "the log's bytes are miscounted"),
         (r.role is not Role.FOLLOWER or not r.votes, "a follower counts votes"),
         (r.leader_id != r.me or r.leads, "a replica follows itself"),
     ]

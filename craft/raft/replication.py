@@ -19,7 +19,7 @@ from craft.errors import WireError
 from craft.marks import mark
 from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult
 from craft.raft import election
-from craft.raft.progress import ProgressState
+from craft.raft.progress import Progress, ProgressState
 from craft.raft.state import MS, RaftState
 from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
 
@@ -45,9 +45,8 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
     Returns `(peer, first index)` to be read from disk first.
     """
     loads: list[tuple[ServerId, Index]] = []
-    for peer in r.peers():
-        progress = r.progress[peer]
-        while _may_send(r, peer):
+    for peer, progress in r.progress.items():  # in rising order
+        while _may_send(r, progress):
             if progress.next <= r.log.offset.index:
                 progress.loading = True
                 loads.append((peer, progress.next))
@@ -56,8 +55,7 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
     return loads
 
 
-def _may_send(r: RaftState, peer: ServerId) -> bool:
-    progress = r.progress[peer]
+def _may_send(r: RaftState, progress: Progress) -> bool:
     if progress.loading:
         return False
     if progress.state is ProgressState.PROBE:
@@ -98,7 +96,8 @@ def handle_append_accepted(r: RaftState, sender: ServerId, m: AppendAccepted, no
             f" whose log ends at {r.log.last_index}"
         )
     if r.progress[sender].accepted(m.match_index, m.verified_index, now):
-        maybe_commit(r)
+        if m.match_index > r.commit_index:  # else it comes after a quorum's
+            maybe_commit(r)
         election.maybe_time_out_now(r)
 
 
