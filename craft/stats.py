@@ -128,12 +128,17 @@ class Histogram(Metric):
         fraction, exponent = math.frexp(value)  # value = fraction * 2**exponent, 0.5 <= fraction < 1
         index = (exponent - 1 - self._lowest) * STEPS + int((fraction - 0.5) * 2 * STEPS)
         # Zero has the exponent 0, which would place it at one.
-        index = 0 if value == 0 else min(max(index, 0), len(self._buckets) - 1)
+        if index < 0 or value == 0:
+            index = 0
+        elif index >= len(self._buckets):
+            index = -1
         self._buckets[index] += times
         self.count += times
         self.total += value * times
-        self.lowest_value = min(self.lowest_value, value)
-        self.highest_value = max(self.highest_value, value)
+        if value < self.lowest_value:  # noqa: PLR1730  # a comparison costs a third of a call
+            self.lowest_value = value
+        if value > self.highest_value:  # noqa: PLR1730
+            self.highest_value = value
 
     def _edge(self, index: int) -> float:
         """The lower edge of a bucket, which is the upper edge of the one before."""
