@@ -21,7 +21,9 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("status",), ("propose",), ("read",), ("demo",)])
+@pytest.mark.parametrize(
+    "command", [(), ("serve",), ("status",), ("propose",), ("read",), ("demo",), ("simulate",)]
+)
 def test_help_fits_a_terminal_and_tells_exit_codes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
