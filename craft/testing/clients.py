@@ -14,15 +14,11 @@ import msgpack
 
 from craft.errors import Rejected
 from craft.testing.history import Operation, Outcome
-from craft.testing.plan import SECOND
 from craft.types import ServerId
 
 if typing.TYPE_CHECKING:
     from craft.testing.workloads import Workload
     from craft.testing.world import World
-
-PATIENCE_NS = 3 * SECOND
-"""A client that waits longer does something else meanwhile."""
 
 STAYS = 0.8
 """How often a client asks the server that it asked last."""
@@ -69,7 +65,7 @@ class Clients:
         operation = self.read(server, client) if read else self.write(server, client)
         if operation.outcome is Outcome.OPEN:
             self._waits_for[client] = operation.number
-            self._world.at(self._world.time + PATIENCE_NS, partial(self._give_up, operation))
+            self._world.at(self._world.time + self._world.plan.patience, partial(self._give_up, operation))
         else:
             self._think(client)
 

@@ -69,6 +69,7 @@ class Plan:
     workload: str = "counter"
     clients: int = 3
     think: Span = (10 * MS, 100 * MS)  # between a client's operations
+    patience: int = 3 * SECOND  # a client that waits longer goes on with something else meanwhile
     reads: float = 0.3  # the share of reads
     duration: int = 5 * SECOND  # of the fault phase
     faults: tuple[Fault, ...] = ()

@@ -34,6 +34,11 @@ LIVENESS_NS = 60 * SECOND
 time, and a backlog through the smallest limits."""
 
 
+STABLE_NS = 5 * SECOND
+TERMS_MAX = 3
+"""So many terms a group may pass in that time: an election that was under way, one hand-over, one more."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What came of a run."""
@@ -175,6 +180,24 @@ class Run:
         self._must(
             lambda: self._outstanding(core, fresh), f"everything outstanding on servers {core} completes"
         )
+        if self._left_out:
+            self._stay_led(core)
+
+    def _stay_led(self, core: list[ServerId]) -> None:
+        """Whoever is left out disturbs nobody: leaders may return where they belong, and then they stay."""
+        world = self.world
+        terms = self._terms(core)
+        world.run(world.time + STABLE_NS)
+        for group, (before, now) in enumerate(zip(terms, self._terms(core), strict=True)):
+            if now - before > TERMS_MAX:
+                raise Violation(
+                    "a healthy majority keeps its leaders",
+                    f"group {group} went from term {before} to {now}\n{describe(world)}",
+                )
+
+    def _terms(self, core: list[ServerId]) -> list[int]:
+        states = [self.world.servers[i].engine.state for i in core if i in self.world.servers]
+        return [max(state.raft(group).term for state in states) for group in range(self.plan.groups)]
 
     def _begin_for_ever(self, fault: Fault) -> None:
         """A fault outside a healthy majority."""

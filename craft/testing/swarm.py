@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from craft.limits import KIB, EngineLimits
-from craft.testing.faults import CLOCKS, DISKS, FAULTS, LINKS, LOSSES, SERVERS
+from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, Plan
 from craft.testing.workloads import WORKLOADS
@@ -30,7 +30,7 @@ PERMANENT = ("cut_link", "cut_one_way", "isolate", "deafen", "kill", "pause", "h
 AT_MOMENTS = tuple(
     kind
     for kind in FAULTS
-    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand"} and kind != "crash_all"
+    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand", "relapse"} and kind != "crash_all"
 )
 """Faults that befall one server, and so may wait for a moment at one."""
 
@@ -49,7 +49,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
         rng.choice((1, 2, 2, 3, 3, 3, 4, 7)),
         limits=_limits(rng),
         delay=rng.choice(((100_000, 300_000), (100_000, 300_000), (1 * MS, 20 * MS), (1 * MS, 60 * MS))),
-        sync=rng.choice(((200_000, 600_000), (1 * MS, 30 * MS), (0, 0))),
+        sync=rng.choice(((200_000, 600_000), (200_000, 600_000), (1 * MS, 30 * MS), (0, 400 * MS), (0, 0))),
         apply=rng.choice(((0, 0), (0, 0), (0, 20 * MS))),
         turn=rng.choice(((0, 0), (0, 2 * MS))),
         loss=rng.choice((0.0, 0.0, 0.0, 0.01)),
@@ -62,6 +62,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
         workload=workload or rng.choice(sorted(WORKLOADS)),
         clients=rng.choice((1, 2, 3, 5, 8)),
         think=(1 * MS, 5 * MS) if busy else rng.choice(((5 * MS, 50 * MS), (20 * MS, 200 * MS))),
+        patience=rng.choice((100 * MS, 300 * MS, 3 * SECOND)),
         reads=rng.choice((0.0, 0.2, 0.3, 0.7)),
         duration=duration,
     )
@@ -117,6 +118,7 @@ def _faults(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Iterato
 
 SWITCHES = {
     "links": tuple(LINKS),
+    "frames": tuple(FRAMES),
     "servers": tuple(SERVERS),
     "disks": tuple(DISKS),
     "losses": tuple(LOSSES),

@@ -18,6 +18,7 @@ from craft.testing.checkers.elections import (
 from craft.testing.checkers.histories import Linearizable, Replay
 from craft.testing.checkers.ledger import Ledger
 from craft.testing.checkers.logs import (
+    CommittedInItsTerm,
     CommittedStays,
     Invariants,
     LogMatching,
@@ -55,6 +56,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         AcknowledgementsAreDurable(),
         StateMachineSafety(ledger),
         CommitsAreDurable(ledger),
+        CommittedInItsTerm(ledger),
         LogMatching(),
         StampsRise(),
         CommittedStays(ledger),

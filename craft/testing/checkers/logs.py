@@ -55,6 +55,34 @@ class LogMatching(Checker):
                 term = entry.term
 
 
+class CommittedInItsTerm(Checker):
+    """A leader commits by counting entries of its own term only, and the earlier ones with them (Raft 5.4.2).
+
+    What an entry of an earlier term has on a majority may still be overwritten (figure 8).
+    """
+
+    PROPERTY = "a leader commits through an entry of its own term"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def turned(self, server: SimServer) -> None:
+        """Look at the last of what nobody knew committed before."""
+        last = {fresh.group: fresh.entry for fresh in self._ledger.fresh}
+        for group, entry in last.items():
+            r = server.engine.state.raft(group)
+            if r.leads and entry.term != r.term:
+                raise Violation(
+                    self.PROPERTY,
+                    f"server {server.id} leads group {group} in term {r.term} and is the first to hold entry"
+                    f" {entry.index} of term {entry.term} for committed",
+                )
+
+    def crashed(self, server: SimServer) -> None:
+        """A turn may have ended in the crash; what it committed may have been told already."""
+        self.turned(server)
+
+
 class StampsRise(Checker):
     """Indexes are contiguous, terms never fall and timestamps rise strictly along a log (PROTOCOL 2)."""
 

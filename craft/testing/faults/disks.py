@@ -1,0 +1,102 @@
+"""Disks that are slow, full, failing or decaying."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from craft.testing.disk import Crash
+from craft.testing.faults.base import Begin, End, victim
+from craft.testing.plan import MS
+from craft.testing.world import World
+from craft.types import ServerId
+
+
+def _slow_disk(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    i = victim(world, rng, server)
+    if i is None:
+        return None
+    slow = rng.choice((20, 100, 700)) * MS
+    world.sync_spans[i] = (slow // 2, slow)
+
+    def end() -> None:
+        world.sync_spans.pop(i, None)
+
+    return end
+
+
+def _flag(name: str) -> Begin:
+    """Something is wrong with a disk until it is not."""
+
+    def begin_(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+        i = victim(world, rng, server)
+        if i is None:
+            return None
+        disk = world.disks[i]
+        setattr(disk, name, True)
+        return lambda: setattr(disk, name, False)
+
+    return begin_
+
+
+def _may_lose(world: World, i: ServerId) -> bool:
+    """May this server be lost for good, beside those that are?"""
+    return i not in world.lost and len(world.lost) < (len(world.ids) - 1) // 2
+
+
+def _lose(spoil: Callable[[World, random.Random, ServerId], str | None], *, running: bool = False) -> Begin:
+    """A disk decays, at rest or while its server runs. Its server must never start on it again."""
+
+    def begin_(world: World, rng: random.Random, server: ServerId | None) -> None:
+        i = server or rng.choice(world.ids)
+        if not _may_lose(world, i):
+            return
+        world.lost.add(i)
+        if not (running and rng.random() < 0.5):
+            world.crash(i, rng.choice(list(Crash)))
+        what = spoil(world, rng, i)
+        world.say("fault", f"disk of server {i}: {what}")
+        if what is None:
+            world.lost.discard(i)
+        world.start_later(i, rng.randint(10, 500) * MS)
+
+    return begin_
+
+
+def _torn_power(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """Power goes in the middle of a write: whether the torn record had been synced, nobody can tell then."""
+    i = victim(world, rng, server)
+    if i is not None and _may_lose(world, i):
+        world.lost.add(i)
+        world.crash(i, Crash.POWER, torn=True)
+        if not world.disks[i].was_torn:
+            world.lost.discard(i)
+        world.start_later(i, rng.randint(10, 500) * MS)
+
+
+def _wipe(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """An empty disk under an old id: its peers must not let it in."""
+    i = server or rng.choice(world.ids)
+    met = all(i in world.disks[j].peer_disks for j in world.ids if j != i)
+    if met and _may_lose(world, i):
+        world.lost.add(i)
+        world.crash(i, Crash.POWER)
+        world.disks[i] = world.new_disk(i)
+        world.wiped.add(i)
+        world.start_later(i, rng.randint(10, 500) * MS)
+
+
+DISKS: dict[str, Begin] = {
+    "slow_disk": _slow_disk,
+    "hung_disk": _flag("hung"),
+    "fail_sync": _flag("failing"),
+    "full_disk": _flag("full"),
+}
+LOSSES: dict[str, Begin] = {
+    "torn_by_power": _torn_power,
+    "flip_bit": _lose(lambda world, rng, i: world.disks[i].flip(rng), running=True),
+    "lose_synced": _lose(lambda world, rng, i: world.disks[i].truncate(rng, side_too=False)),
+    "lose_synced_and_side_files": _lose(lambda world, rng, i: world.disks[i].truncate(rng, side_too=True)),
+    "hole": _lose(lambda world, rng, i: world.disks[i].punch(rng)),
+    "wipe": _wipe,
+}

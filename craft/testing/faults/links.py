@@ -1,0 +1,228 @@
+"""Links that are cut, and frames that are lost, late, repeated or out of order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import partial
+
+from craft.testing.disk import Crash
+from craft.testing.faults.base import Begin, End, crash_later, victim
+from craft.testing.plan import MS, SECOND
+from craft.testing.world import World
+from craft.types import ServerId
+
+
+def _cut(world: World, ways: Iterable[tuple[ServerId, ServerId]]) -> End:
+    cut = sorted(ways)
+    world.say("fault", "cut " + ", ".join(f"{a}>{b}" for a, b in cut))
+    for a, b in cut:
+        world.cut(a, b)
+
+    def end() -> None:
+        for a, b in cut:
+            world.mend(a, b)
+
+    return end
+
+
+def _both(a: ServerId, b: ServerId) -> list[tuple[ServerId, ServerId]]:
+    return [(a, b), (b, a)]
+
+
+def _cut_link(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    if len(world.ids) < 2:
+        return None
+    return _cut(world, _both(*rng.sample(world.ids, 2)))
+
+
+def _cut_one_way(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    if len(world.ids) < 2:
+        return None
+    a, b = rng.sample(world.ids, 2)
+    return _cut(world, [(a, b)])
+
+
+def _isolate(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    i = victim(world, rng, server)
+    if i is None:
+        return None
+    return _cut(world, [way for j in world.ids if j != i for way in _both(i, j)])
+
+
+def _deafen(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    """It speaks and hears nothing, or hears and is not heard."""
+    i = victim(world, rng, server)
+    if i is None:
+        return None
+    outward = rng.random() < 0.5
+    return _cut(world, [(i, j) if outward else (j, i) for j in world.ids if j != i])
+
+
+def _halves(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    shuffled = rng.sample(world.ids, len(world.ids))
+    size = rng.randint(1, max(1, len(shuffled) // 2))
+    return _cut(world, [way for a in shuffled[:size] for b in shuffled[size:] for way in _both(a, b)])
+
+
+def _bridge(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    """Two halves that only one server still connects."""
+    _, *rest = rng.sample(world.ids, len(world.ids))
+    middle = len(rest) // 2
+    return _cut(world, [way for a in rest[:middle] for b in rest[middle:] for way in _both(a, b)])
+
+
+def _ring(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    """Everyone sees the next few on a ring: every majority is another one."""
+    ring = rng.sample(world.ids, len(world.ids))
+    near = max(1, len(ring) // 4)
+    far = [step for step in range(1, len(ring)) if min(step, len(ring) - step) > near]
+    return _cut(
+        world, [(a, ring[(place + step) % len(ring)]) for place, a in enumerate(ring) for step in far]
+    )
+
+
+def _strand(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    """A leader reaches one peer only: what it appends now lives on too few servers to be committed."""
+    i = victim(world, rng, server)
+    others = [j for j in world.ids if j != i]
+    if i is None or not others:
+        return None
+    kept = rng.choice(others)
+    end = _cut(world, [way for j in others if j != kept for way in _both(i, j)])
+    if rng.random() < 0.7:
+        crash_later(world, rng.randint(0, 30) * MS, i, Crash.POWER)
+        world.start_later(i, rng.randint(200, 3000) * MS)
+    return end
+
+
+def _relapse(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    """A leader is cut off with what it goes on appending, and is back when its successors die."""
+    i = victim(world, rng, server)
+    if i is None:
+        return None
+    end = _isolate(world, rng, i)
+    assert end is not None
+
+    def back() -> None:
+        end()
+        for j, one in sorted(world.servers.items()):
+            if j != i and one.engine.state.led and not world.calm:
+                world.crash(j, rng.choice(list(Crash)))
+                world.start_later(j, rng.randint(500, 4000) * MS)
+
+    return back
+
+
+def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    """A link that goes up and down."""
+    if len(world.ids) < 2:
+        return None
+    ways = _both(*rng.sample(world.ids, 2))
+    period = rng.choice((20, 200, 700, 1500)) * MS
+    ends: list[End] = []
+    over = False
+
+    def flip() -> None:
+        if over:
+            return
+        if ends:
+            ends.pop()()
+        else:
+            ends.append(_cut(world, ways))
+        world.at(world.time + rng.randint(period // 2, period), flip)
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        for one in ends:
+            one()
+
+    flip()
+    return end
+
+
+def _swizzle(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    """Cut off some servers one by one, and mend them in another order (FoundationDB's swizzle-clog)."""
+    some = rng.sample(world.ids, rng.randint(1, len(world.ids)))
+    ends: list[End] = []
+    over = False
+
+    def cut(i: ServerId) -> None:
+        if not over:
+            ends.append(_cut(world, [way for j in world.ids if j != i for way in _both(i, j)]))
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        rng.shuffle(ends)
+        for step, one in enumerate(ends):
+            if world.calm:
+                one()
+            else:
+                world.at(world.time + step * rng.randint(10, 300) * MS, one)
+
+    for step, i in enumerate(some):
+        world.at(world.time + step * rng.randint(10, 300) * MS, partial(cut, i))
+    return end
+
+
+def _set_network(name: str, values: tuple[float, ...]) -> Begin:
+    def begin_(world: World, rng: random.Random, _server: ServerId | None) -> End:
+        before = getattr(world.network, name)
+        setattr(world.network, name, rng.choice(values))
+        return lambda: setattr(world.network, name, before)
+
+    return begin_
+
+
+def _slow_way(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    if len(world.ids) < 2:
+        return None
+    a, b = rng.sample(world.ids, 2)
+    extra = rng.choice((5, 50, 300, 900)) * MS
+    ways = [(a, b)] if rng.random() < 0.5 else _both(a, b)
+    for one in ways:
+        world.network.slow[one] = world.network.slow.get(one, 0) + extra
+
+    def end() -> None:
+        for one in ways:
+            world.network.slow[one] = max(0, world.network.slow.get(one, 0) - extra)
+
+    return end
+
+
+def _echoes(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    """What is sent now arrives again much later, behind elections and restarts."""
+    share = rng.choice((0.05, 0.3, 1.0))
+    spans = ((300 * MS, 900 * MS), (1 * SECOND, 4 * SECOND))
+    before = world.echo
+    world.echo = (share, rng.choice(spans))
+
+    def end() -> None:
+        world.echo = before
+
+    return end
+
+
+LINKS: dict[str, Begin] = {
+    "cut_link": _cut_link,
+    "cut_one_way": _cut_one_way,
+    "isolate": _isolate,
+    "deafen": _deafen,
+    "halves": _halves,
+    "bridge": _bridge,
+    "ring": _ring,
+    "strand": _strand,
+    "relapse": _relapse,
+    "flap": _flap,
+    "swizzle": _swizzle,
+}
+FRAMES: dict[str, Begin] = {
+    "lose_frames": _set_network("loss", (0.02, 0.2, 0.5)),
+    "repeat_frames": _set_network("repeat", (0.05, 0.5)),
+    "reorder_frames": _set_network("reorder", (0.05, 0.5)),
+    "delay_frames": _set_network("delay", ((5 * MS, 50 * MS), (50 * MS, 400 * MS))),  # type: ignore[arg-type]
+    "slow_way": _slow_way,
+    "echo_frames": _echoes,
+}
