@@ -97,6 +97,7 @@ class SimulatedDisk:
         self._suspect_mark = ""
         self.was_torn = False  # by a power cut: nobody can tell whether the torn record had been synced
         self.peer_disks: dict[ServerId, str] = {}
+        self.flipped: dict[tuple[GroupId, Index], Entry] = {}  # what stood where a bit has flipped
         self.full = False
         self.failing = False  # the next sync fails
         self.hung = False  # syncs do not end
@@ -198,6 +199,7 @@ class SimulatedDisk:
         record = bytearray(entry.record)
         bit = rng.randrange(len(record) * 8)
         record[bit // 8] ^= 1 << bit % 8
+        self.flipped.setdefault((group, position + 1), entry)
         damaged = entry._replace(record=bytes(record))
         self.synced.logs[group][position] = self.written.logs[group][position] = damaged
         self.spoilt = f"bit {bit} of entry {position + 1} of group {group} is flipped"

@@ -99,7 +99,7 @@ def test_what_a_run_raises_is_a_finding() -> None:
     result = attempt(Plan(1, duration=50 * MS, faults=(Fault(1, "no such kind", 0, 0, 0),)))
     assert result.violation is not None
     assert "KeyError('no such kind')" in result.violation.detail
-    assert "faults.py:" in result.violation.detail
+    assert "faults/__init__.py:" in result.violation.detail
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -134,11 +134,16 @@ class Ledger(Checker):
 
 
 def entry_at(server: SimServer, r: RaftState, index: Index) -> Entry | None:
-    """A server's entry, from memory or, where it has left it, from disk; None where there is none."""
+    """A server's entry, from memory or, where it has left it, from disk; None where there is none.
+
+    As it was written: what a flipped bit made of it since is no server's doing.
+    """
     if index > r.log.offset.index:
         return r.log.entry(index) if index <= r.log.last_index else None
     log = server.disk.written.logs[r.group]
-    return log[index - 1] if 0 < index <= len(log) else None
+    if not 0 < index <= len(log):
+        return None
+    return server.disk.flipped.get((r.group, index), log[index - 1])
 
 
 def term_at(server: SimServer, r: RaftState, index: Index) -> Term | None:
