@@ -34,6 +34,9 @@ RETRY_DOUBLINGS_MAX = 3
 REROUTE_MS = 50
 """How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong."""
 
+DETOUR_MS = 300
+"""How soon it is placed again that a peer could not pass on to a leader: about an election."""
+
 
 def propose(e: EngineState, token: Any, body: bytes) -> int:
     """Take a request from a caller on this server, or raise. Returns its request number."""
@@ -313,17 +316,19 @@ def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
         queue.foreign_bytes += cost(proposal)
 
 
-def handle_forward_refused(e: EngineState, _sender: ServerId, m: ForwardRefused) -> None:
+def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) -> None:
     """A leader did not take them: place them again."""
     if m.counter != e.counter:
         return  # of our predecessor, whose requests are numbered like ours
+    detour = sender != e.leaders[m.group][1]  # and that peer follows no leader either: no need to hurry
+    wait_ms = DETOUR_MS if detour else REROUTE_MS
     for request in m.requests:
         pending = e.pending.get(request)
         if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:
             # Not settled by it: the network may have repeated the Forward, and its other copy been taken.
             pending.attempts = max(0, pending.attempts - 1)
             pending.stage = Stage.UNROUTED
-            pending.retry_at = e.now.monotonic_ns + REROUTE_MS * MS
+            pending.retry_at = e.now.monotonic_ns + wait_ms * MS
             e.unrouted.append(pending)
 
 
