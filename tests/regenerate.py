@@ -17,6 +17,8 @@ from typing import Any
 from craft.config import RELATIONS, Config, TlsConfig
 from craft.config.checks import limit_pairs, plain, unit_range
 from craft.limits import ClientLimits, EngineLimits, TransportLimits
+from craft.testing.moments import MOMENTS
+from craft.testing.trace import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +94,15 @@ def relations_list() -> str:
     return "\n".join(lines)
 
 
+# -- the reference of the simulator ----------------------------------------------------------------
+
+
+def words_table(heading: str, words: Mapping[str, str]) -> str:
+    """A row for each word and what it means."""
+    rows = [f"| `{word}` | {meaning} |" for word, meaning in words.items()]
+    return "\n".join([f"| {heading} | |", "|---|---|", *rows])
+
+
 GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": {
         "keys": lambda: keys_table(""),
@@ -100,6 +111,10 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "transport": lambda: keys_table("transport."),
         "clients": lambda: keys_table("clients."),
         "relations": relations_list,
+    },
+    "docs/reference/simulate.md": {
+        "events": lambda: words_table("Kind", KINDS),
+        "moments": lambda: words_table("Moment", MOMENTS),
     },
 }
 """File → part → what makes its text."""
