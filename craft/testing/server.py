@@ -64,6 +64,8 @@ class SimServer:
         self.operations: dict[int, Operation] = {}  # what its clients wait for
         self.applied_position = 0
         self.paused = False
+        self.leaders_seen: list[Any] = [(0, None)] * world.plan.groups
+        self.ends_seen = [(0, 0, 0)] * world.plan.groups
         self.engine = Engine(
             server_id,
             world.ids,

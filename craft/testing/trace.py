@@ -12,10 +12,11 @@ Invariants
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from craft.messages import Frame, Heartbeats
 from craft.types import GroupId, ServerId
 
 MS = 1_000_000
@@ -42,7 +43,7 @@ KINDS = {
     "lead": "the server leads the group from now on, in this term",
     "follow": "the server follows the peer, or nobody, in this term",
     "append": "the last entry of the group's log here: index, term, timestamp",
-    "commit": "the group's commit index here: index, timestamp",
+    "commit": "the group's commit index here",
     "merge": "an entry of the group was merged: position, timestamp, index",
     "apply": "the state machine has applied everything up to this position",
     "propose": "a client proposed; the rest is the operation's number",
@@ -109,3 +110,11 @@ class Trace:
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self.events)
+
+
+def words(frame: Frame) -> str:
+    """A frame's messages, for people."""
+    if all(isinstance(message, Heartbeats) for message in frame.messages):
+        return "heartbeat" if frame.messages else "commits"
+    counts = Counter(type(message).__name__ for message in frame.messages)
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())

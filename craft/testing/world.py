@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from craft.applying import unpack
 from craft.errors import ApplyFailed, DamagedStorage, FatalError, StorageFailed, SuspectStorage, WireError
-from craft.messages import Frame, Heartbeats
+from craft.messages import Frame
 from craft.ready import Merged
 from craft.recovery import TAIL_BYTES_MAX
 from craft.testing.checkers.base import Checker, Hooks, Violation
@@ -31,7 +30,7 @@ from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
-from craft.testing.trace import WORLD, Trace
+from craft.testing.trace import WORLD, Trace, words
 from craft.types import ServerId, Write
 from craft.wire.frames import decode_frame, encode_frames
 from craft.wire.framing import PREFIX_BYTES
@@ -176,10 +175,44 @@ class World:
             raise Violation("the product's own assertions hold", f"server {server.id}: {error!r}") from error
         state = server.engine.state
         self.trace.fold(self.time, server.id, state.merged_position, state.next_write, state.demand)
+        if state.leaders != server.leaders_seen:
+            self._leaders_changed(server)
+        if self.keep:
+            self._note_progress(server)
         for hook in self._hooks.turned:
             hook(server)
         wake_at = state.wake_at - server.monotonic_offset
         self.schedule_turn(server, max(self.time, wake_at))
+
+    def _leaders_changed(self, server: SimServer) -> None:
+        """A server leads a group, follows another leader, or knows of a new term."""
+        leaders = server.engine.state.leaders
+        for group, (seen, now) in enumerate(zip(server.leaders_seen, leaders, strict=True)):
+            if seen == now:
+                continue
+            term, leader = now
+            led_before = seen[1] == server.id
+            if leader == server.id:
+                self.note(server.id, "lead", f"term {term}", group=group)
+                if not led_before or seen[0] != term:
+                    self.moments.reached(self, "elect", server.id)
+            else:
+                self.note(server.id, "follow", f"term {term}", group=group, peer=leader)
+        server.leaders_seen = leaders[:]
+
+    def _note_progress(self, server: SimServer) -> None:
+        """Where each group's log ends here, and how far it is committed."""
+        for group, raft in enumerate(server.engine.state.replicas):
+            r = raft.state
+            ends = (r.log.last_index, r.log.last_term, r.commit_index)
+            before, server.ends_seen[group] = server.ends_seen[group], ends
+            if ends[:2] != before[:2]:
+                stamp = r.log.last_timestamp
+                self.note(
+                    server.id, "append", f"index {ends[0]} term {ends[1]} timestamp {stamp}", group=group
+                )
+            if ends[2] != before[2]:
+                self.note(server.id, "commit", f"index {ends[2]}", group=group)
 
     def _ended(self, server: SimServer, error: FatalError) -> None:
         """A server ended itself. That is right where its disk failed or the user's code raised."""
@@ -458,16 +491,3 @@ class World:
     def say(self, kind: str, rest: str) -> None:
         """Write down what happens to no server in particular."""
         self.note(WORLD, kind, rest)
-
-
-def words(frame: Frame) -> str:
-    """A frame's messages, for people."""
-    if all(isinstance(message, Heartbeats) for message in frame.messages):
-        return "heartbeat" if frame.messages else "commits"
-    counts = Counter(type(message).__name__ for message in frame.messages)
-    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
-
-
-def commands_of(merged: Merged) -> list[bytes]:
-    """The commands of a merged entry that take effect."""
-    return [command for request in merged.requests for command in unpack(request.body)]

@@ -1,0 +1,111 @@
+"""The simulated disk forgets what it may, and nothing else; its restarts are judged as on a real one."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from craft.errors import DamagedStorage, StorageFailed, SuspectStorage
+from craft.testing.disk import Crash, SimulatedDisk
+from craft.types import Append, Entry, EntryKind, HardState, Write, make_entry
+
+
+def entry(index: int) -> Entry:
+    """An entry of group 0 and term 1."""
+    return make_entry(0, index=index, term=1, timestamp=index, kind=EntryKind.COMMAND, payload=b"%d" % index)
+
+
+def write(number: int) -> Write:
+    """One entry, and the vote in the first."""
+    return Write(number, (Append(0, 0, (entry(number),)),), ((0, HardState(1, 2, 0)),), None)
+
+
+def disk_with(synced: int, unsynced: int = 0) -> SimulatedDisk:
+    """A disk with so many batches, one entry each."""
+    disk = SimulatedDisk("d1", 1)
+    for number in range(1, synced + 1):
+        disk.write(write(number))
+    disk.sync()
+    for number in range(synced + 1, synced + unsynced + 1):
+        disk.write(write(number))
+    return disk
+
+
+def found(disk: SimulatedDisk) -> int:
+    """How many entries a restart finds."""
+    return len(disk.recover().groups[0].tail)
+
+
+def test_a_killed_process_leaves_all_that_it_wrote() -> None:
+    """The page cache outlives the process."""
+    disk = disk_with(3, unsynced=2)
+    disk.crash(Crash.KILL, random.Random(1))
+    assert found(disk) == 5
+
+
+def test_a_power_cut_leaves_what_was_synced_and_some_of_the_rest() -> None:
+    """Of what was not synced a beginning may be there: nothing, or all of it."""
+    kept = set()
+    for seed in range(40):
+        disk = disk_with(3, unsynced=2)
+        disk.crash(Crash.POWER, random.Random(seed))
+        kept.add(found(disk))
+    assert kept == {3, 4, 5}
+
+
+def test_what_a_restart_found_is_on_the_platter() -> None:
+    """Else a second crash could take what the first one left."""
+    disk = disk_with(3, unsynced=2)
+    disk.crash(Crash.KILL, random.Random(1))
+    disk.recover()
+    disk.crash(Crash.POWER, random.Random(1))
+    assert found(disk) == 5
+
+
+def test_a_batch_torn_by_a_kill_is_cut_for_it_was_never_synced() -> None:
+    """The kernel lives, so its page cache proves it (PROTOCOL 10)."""
+    disk = disk_with(3, unsynced=2)
+    disk.crash(Crash.KILL, random.Random(1), torn=True)
+    assert found(disk) == 4
+
+
+def test_a_batch_torn_by_a_power_cut_makes_the_server_suspect_for_ever() -> None:
+    """Nobody can tell whether it had been synced; a second start must not forget that (attack 13)."""
+    disk = disk_with(3, unsynced=2)
+    disk.crash(Crash.POWER, random.Random(1), torn=True)
+    for _ in range(2):
+        with pytest.raises(SuspectStorage):
+            disk.recover()
+
+
+def test_every_decay_is_refused() -> None:
+    """A flipped bit, a lost tail, a hole: the verdict names what is missing."""
+    for seed in range(30):
+        rng = random.Random(seed)
+        disk = disk_with(6)
+        decay = rng.choice(
+            (
+                disk.flip,
+                disk.punch,
+                lambda r, d=disk: d.truncate(r, side_too=False),
+                lambda r, d=disk: d.truncate(r, side_too=True),
+            )
+        )
+        assert decay(rng)
+        assert disk.spoilt
+        disk.crash(Crash.KILL, rng)
+        with pytest.raises((DamagedStorage, SuspectStorage)):
+            disk.recover()
+
+
+def test_a_full_disk_takes_nothing_and_loses_nothing() -> None:
+    """A server on it ends, and starts again when there is room."""
+    disk = disk_with(2)
+    disk.full = True
+    with pytest.raises(StorageFailed, match="no space"):
+        disk.write(write(3))
+    with pytest.raises(StorageFailed):
+        disk.recover()
+    disk.full = False
+    assert found(disk) == 2

@@ -1,0 +1,76 @@
+"""The world does what a plan says, and the same again each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from craft.testing import run, swarm
+from craft.testing.faults import FAULTS, begin
+from craft.testing.moments import MOMENTS
+from craft.testing.plan import MS, SECOND, Fault, Plan
+from craft.testing.trace import KINDS, Trace
+
+
+def test_a_plan_can_be_written_down() -> None:
+    """A script is a plan as JSON: what is read is what was drawn."""
+    for seed in range(20):
+        plan = swarm.draw(seed)
+        assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"format": 1}', '{"format": 1, "seed": 1, "limits": {}, "faults": [3]}']
+)
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    """With a ValueError that says so."""
+    with pytest.raises(ValueError, match="not a plan"):
+        Plan.from_json(text)
+
+
+def test_a_quiet_plan_answers_everything() -> None:
+    """Without any fault every operation is answered, soon."""
+    result = run.run(Plan(1, duration=3 * SECOND))
+    assert result.violation is None
+    assert result.answered == result.operations > 20
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_fault_begins_and_ends_and_breaks_no_promise(kind: str) -> None:
+    """One at a time, on an otherwise quiet cluster, twice."""
+    faults = tuple(
+        Fault(number, kind, number * 700 * MS, 400 * MS, random.Random(f"{kind} {number}").getrandbits(32))
+        for number in (1, 2)
+    )
+    result = run.run(Plan(3, duration=3 * SECOND, faults=faults))
+    assert result.violation is None, result.violation
+    assert result.faults[kind] == 2
+
+
+def test_every_moment_comes() -> None:
+    """A fault may wait for any; a run in which leaders relapse has them all."""
+    relapses = [Fault(number, "relapse", number * 500 * MS, 1500 * MS, number * 2) for number in range(1, 15)]
+    waiting = [Fault(90 + number, "pause", 0, 5 * MS, 9, on=moment) for number, moment in enumerate(MOMENTS)]
+    plan = Plan(2, duration=9 * SECOND, think=(2 * MS, 20 * MS), patience=100 * MS)
+    result = run.run(dataclasses.replace(plan, faults=(*relapses, *waiting)))
+    assert result.violation is None
+    assert result.faults["pause"] == len(MOMENTS)
+
+
+def test_the_same_plan_gives_the_same_trace() -> None:
+    """Kept or not, and whatever ran before in this process."""
+    plan = dataclasses.replace(swarm.draw(8), duration=SECOND)
+    first = run.run(plan)
+    run.run(swarm.draw(9))
+    again = run.run(plan, trace=Trace(keep=True))
+    assert first.digest == again.digest
+    assert {event.kind for event in again.trace} <= set(KINDS)
+    assert run.run(dataclasses.replace(plan, seed=10)).digest != first.digest
+
+
+def test_an_unknown_fault_is_an_error() -> None:
+    """Not a fault that silently does nothing."""
+    with pytest.raises(KeyError):
+        begin(run.Run(Plan(1)).world, Fault(1, "no such kind", 0, 0, 0))
