@@ -16,7 +16,7 @@ from craft.cli.common import EXIT_OK, Commands, add_command
 from craft.cli.progress import Progress
 from craft.errors import CraftError
 from craft.testing import report, shrink, swarm
-from craft.testing.faults import FAULTS, FRAMES
+from craft.testing.faults import FAULTS
 from craft.testing.moments import MOMENTS
 from craft.testing.parallel import (
     HASH_SEEDS,
@@ -58,7 +58,7 @@ MINUTES_MAX = 7 * 24 * 60.0
 FAILURES_TOLD = 10
 """In full; of further ones the seed and the property."""
 
-CLASSES = {**swarm.SWITCHES, "frames": tuple(FRAMES)}
+CLASSES = swarm.SWITCHES
 """Names for several kinds of fault at once."""
 
 
@@ -407,8 +407,9 @@ def _shrink(task: Task, plan: Plan) -> None:
 
     def tell(smaller: Plan, runs: int) -> None:
         nonlocal smallest
+        what = report.changes(smallest, smaller)
         smallest = smaller
-        print(f"run {runs}: {next(report.plan_words(smaller))}", flush=True)
+        print(f"run {runs}, smaller {what}: {next(report.plan_words(smaller))}", flush=True)
 
     runs_max = task.options.runs or shrink.RUNS_MAX
     try:

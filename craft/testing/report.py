@@ -9,6 +9,7 @@ import ast
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,22 @@ def course(outcome: Outcome) -> Iterator[str]:
 
 def plan_words(plan: Plan) -> Iterator[str]:
     """A plan: the shape and the faults."""
-    shape = f"{plan.servers} servers, {plan.groups} groups, {plan.clients} clients of {plan.workload}"
-    yield f"{shape}, {plan.duration / SECOND:g} s, {len(plan.faults)} faults"
+    shape = (_many(plan.servers, "server"), _many(plan.groups, "group"), _many(plan.clients, "client"))
+    lasts = f"{plan.workload}, {plan.duration / SECOND:g} s, {_many(len(plan.faults), 'fault')}"
+    yield f"{', '.join(shape)} of {lasts}"
     for fault in plan.faults:
         lasts = ", for ever" if fault.permanent else f", for {fault.duration / SECOND:g} s"
         yield f"  {fault.words()}{lasts}"
+
+
+def changes(before: Plan, after: Plan) -> str:
+    """What differs between two plans, by its names."""
+    names = (one.name for one in fields(Plan))
+    return ", ".join(name for name in names if getattr(before, name) != getattr(after, name))
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _row(label: str, text: str) -> str:

@@ -124,8 +124,8 @@ def test_a_failure_is_shrunk_to_a_script_that_fails_alike(
     out = tmp_path / "small.json"
     assert main(["simulate", "--replay", str(hopeless(tmp_path)), "--shrink", "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "run 1: 3 servers, 3 groups, 2 clients of counter, 0.2 s, 0 faults\n" in text
-    assert "nothing can be left out\n1 servers, 1 groups, 1 clients" in text
+    assert "run 1, smaller faults: 3 servers, 3 groups, 2 clients of counter, 0.2 s, 0 faults\n" in text
+    assert "nothing can be left out\n1 server, 1 group, 1 client of" in text
     assert f"repeat: craft simulate --replay {out} --trace\n" in text
     small = Plan.from_json(out.read_text(encoding="utf-8"))
     assert (small.servers, small.groups, small.faults, small.turn) == (1, 1, (), (0, 0))
@@ -159,7 +159,7 @@ def test_the_repeating_command_keeps_what_shapes_a_seed(
     [
         (["--seeds", "0"], "'0' is not allowed; allowed: 1 to"),
         (["--minutes", "soon"], "'soon' is not allowed; allowed: more than 0, at most 10080"),
-        (["--only", "cut_link,rain"], "'rain' is not allowed; allowed: links, servers,"),
+        (["--only", "cut_link,rain"], "'rain' is not allowed; allowed: links, "),
         (["--workload", "bank"], "invalid choice: 'bank'"),
         (["--trace"], "--trace needs --seed or --replay"),
         (["--seed", "1", "--out", "x.json"], "--out needs --shrink"),
