@@ -19,6 +19,7 @@ from craft.config.checks import limit_pairs, plain, unit_range
 from craft.limits import ClientLimits, EngineLimits, TransportLimits
 from craft.testing.moments import MOMENTS
 from craft.testing.trace import KINDS
+from tests.mutants import hunt
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,6 +117,7 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "events": lambda: words_table("Kind", KINDS),
         "moments": lambda: words_table("Moment", MOMENTS),
     },
+    "docs/explanation/simulation.md": {"mutants": hunt.table},
 }
 """File → part → what makes its text."""
 

@@ -346,7 +346,7 @@ class Engine:
             proposing.leader_changed(e, group)
             if r.leader_id is not None:
                 preferred = Placement.preferred(group, r.configuration.voters)
-                voluntary = r.transfer_term == r.term and not placing.clock_is_wild(e, r, preferred)
+                voluntary = r.transfer_term == r.term and placing.stops(e, r, preferred)
                 e.placement.leader_seen(group, r.leader_id, preferred=preferred, voluntary=voluntary)
         if changed:
             linking.leads_changed(e)

@@ -74,3 +74,13 @@ def clock_is_wild(e: EngineState, r: RaftState, server: ServerId) -> bool:
     reached = e.readings.reached(r.configuration, e.now, e.me)
     clock = e.readings.clocks(e.now, e.me).get(server, 0)
     return clock > reached + e.limits.clock_offset_ms_max * MS
+
+
+def stops(e: EngineState, r: RaftState, server: ServerId) -> bool:
+    """Did this server hand over because it stops? Who does for a clamped clock has lost it (PROTOCOL 9).
+
+    It is clamped by the clocks that *it* hears, which may be others than ours: so its word counts, not our
+    reading. Who stops names no links any more.
+    """
+    links = linking.heard_directly(e) if server == e.me else e.peers[server].links
+    return not links and not clock_is_wild(e, r, server)

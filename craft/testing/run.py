@@ -35,8 +35,8 @@ time, and a backlog through the smallest limits."""
 
 
 STABLE_NS = 5 * SECOND
-TERMS_MAX = 3
-"""So many terms a group may pass in that time: an election that was under way, one hand-over, one more."""
+TERMS_MAX = 6
+"""So many terms a group may pass in that time: elections under way, returns that fail ever more seldom."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,509 @@
+"""The mutants: each the mistake of a real system, or a plausible rule that the protocol had to give up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.mutants.rewriting import Rewrite, rewritten
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One small wrong version of craft."""
+
+    name: str
+    rule: str
+    what: str
+    rewrites: tuple[Rewrite, ...]
+
+    @contextlib.contextmanager
+    def planted(self) -> Iterator[None]:
+        """The product is wrong in this way, in this process, until the end of the block."""
+        with rewritten(self.rewrites):
+            yield
+
+
+def _mutant(name: str, rule: str, what: str, *rewrites: tuple[str, str, str]) -> Mutant:
+    return Mutant(name, rule, what, tuple(Rewrite(*rewrite) for rewrite in rewrites))
+
+
+ELECTION = "craft.raft.election"
+REPLICATION = "craft.raft.replication"
+LOG = "craft.raft.log:Log"
+
+ELECTIONS = (
+    _mutant(
+        "vote_is_not_persisted",
+        "Raft 5.2; PROTOCOL 1",
+        "A vote is forgotten by a crash, and given again.",
+        (f"{ELECTION}:handle_request_vote", "r.vote, r.hard_dirty = sender, True", "r.vote = sender"),
+    ),
+    _mutant(
+        "answers_leave_before_the_write",
+        "PROTOCOL 1, 10",
+        "Votes leave before the write that carries them is durable.",
+        ("craft.engine.linking:_drain_outbox", "if write > e.durable_write:", "if False:"),
+    ),
+    _mutant(
+        "sync_is_skipped",
+        "PROTOCOL 10",
+        "What was handed to the disk counts as durable.",
+        (
+            "craft.engine.core:Engine._take_write",
+            "e.next_write += 1",
+            (
+                "e.next_write += 1; e.durable_write = e.writing;"
+                " [e.replicas[g].persisted(e.writing, e.now.monotonic_ns) for g in groups]"
+            ),
+        ),
+    ),
+    _mutant(
+        "vote_is_given_twice",
+        "Raft 5.2",
+        "A second candidate of the same term gets the vote as well.",
+        (f"{ELECTION}:handle_request_vote", "r.vote in (None, sender)", "True"),
+    ),
+    _mutant(
+        "vote_for_an_outdated_log",
+        "Raft 5.4.1",
+        "A candidate that lacks committed entries is elected.",
+        (
+            f"{ELECTION}:handle_request_vote",
+            "(m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)",
+            "True",
+        ),
+    ),
+    _mutant(
+        "longest_log_wins",
+        "Raft 5.4.1",
+        "Logs are compared by length, not by last term first.",
+        (
+            f"{ELECTION}:handle_request_vote",
+            "(m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)",
+            "m.last_index >= r.log.last_index",
+        ),
+    ),
+    _mutant(
+        "late_votes_count",
+        "Raft 5.2",
+        "A vote of an earlier election counts in this one.",
+        (
+            f"{ELECTION}:handle_request_vote_result",
+            "if r.role is waiting_for and m.term == asked:",
+            "if r.role is waiting_for:",
+        ),
+    ),
+    _mutant(
+        "check_quorum_is_off",
+        "dissertation 6.2",
+        "A leader that nobody follows leads on, and its followers honour it.",
+        (f"{ELECTION}:tick", "_check_quorum(r, now)", "pass"),
+    ),
+    _mutant(
+        "anyone_disturbs_the_term",
+        "dissertation 4.2.3, 9.6",
+        "No pre-vote, and no server honours the leader that it hears: who hears nothing deposes it for ever.",
+        (f"{ELECTION}:leader_alive", "if r.leads:", "if True:\n        return False\n    if r.leads:"),
+        (f"{ELECTION}:tick", "pre_campaign(r, now)", "campaign(r, now, transfer=False)"),
+    ),
+    _mutant(
+        "no_entry_at_election",
+        "Raft 8",
+        "A new leader appends nothing: what earlier terms left is never committed.",
+        (f"{ELECTION}:become_leader", "= True, now, now", "= False, now, now"),
+    ),
+)
+
+LOGS = (
+    _mutant(
+        "commit_counts_an_old_term_entry",
+        "Raft 5.4.2, Figure 8",
+        "A leader commits entries of earlier terms by counting.",
+        (f"{REPLICATION}:maybe_commit", "and r.log.term_at(index) == r.term", ""),
+    ),
+    _mutant(
+        "leader_counts_what_it_has_not_persisted",
+        "PROTOCOL 1",
+        "The leader's own count runs ahead of its disk.",
+        (f"{REPLICATION}:maybe_commit", "match[r.me] = r.log.persisted", "match[r.me] = r.log.last_index"),
+    ),
+    _mutant(
+        "acknowledges_before_the_sync",
+        "PROTOCOL 1; NATS 2.12.1 by Jepsen",
+        "A follower acknowledges what it has received.",
+        (f"{REPLICATION}:acknowledge", "match = min(r.verified, r.log.persisted)", "match = r.verified"),
+    ),
+    _mutant(
+        "write_vouches_for_what_overwrote_it",
+        "etcd-io/etcd 1690 (the ABA of asynchronous writes)",
+        "A write that completes vouches for entries that replaced its own meanwhile.",
+        (f"{LOG}.mark_persisted", "min(upto, self.handed)", "min(upto, self.last_index)"),
+    ),
+    _mutant(
+        "stale_append_cuts_the_log",
+        "Raft 5.3; MIT 6.5840",
+        "An AppendEntries that arrives late cuts what was appended after it.",
+        (
+            f"{REPLICATION}:accept_entries",
+            "    if term == entry.term:\n            continue",
+            (
+                "    if term == entry.term != r.term or (term == entry.term and entry != entries[-1]):\n"
+                "            continue"
+            ),
+        ),
+    ),
+    _mutant(
+        "entries_before_are_not_compared",
+        "Raft 5.3",
+        "A follower appends behind a different entry.",
+        (
+            f"{REPLICATION}:handle_append_entries",
+            "r.log.term_at(m.prev_index) != m.prev_term",
+            "r.log.term_at(m.prev_index) is None",
+        ),
+    ),
+    _mutant(
+        "commits_beyond_what_was_compared",
+        "Raft 5.3; scylladb 9965",
+        "A follower takes the leader's commit index for its own divergent suffix.",
+        (
+            f"{REPLICATION}:handle_append_entries",
+            "min(m.commit_index, r.verified)",
+            "min(m.commit_index, r.log.last_index)",
+        ),
+    ),
+    _mutant(
+        "deposed_leaders_are_obeyed",
+        "Raft 5.1",
+        "Entries of a leader of an earlier term are taken.",
+        (f"{REPLICATION}:handle_append_entries", "if m.term < r.term:", "if False:"),
+        (f"{REPLICATION}:follow", "if term > r.term or", "if term < r.term: return\n    if term > r.term or"),
+    ),
+    _mutant(
+        "late_acknowledgements_count",
+        "Raft 5.1; hashicorp/raft 666",
+        "An acknowledgement of an earlier term counts towards a commit.",
+        (f"{REPLICATION}:_from_follower", "and term == r.term", ""),
+    ),
+    _mutant(
+        "lost_appends_are_not_sent_again",
+        "Raft 5.3; hashicorp/raft 612",
+        "Replication to a follower stops for ever when one frame is lost.",
+        (
+            f"{REPLICATION}:retry_stalled",
+            "if p.waiting() and now - p.moved_at >= patience",
+            "if False",
+        ),
+    ),
+    _mutant(
+        "fetch_trusts_the_number",
+        "PROTOCOL 9 (†), attack 10",
+        "A commit learnt from a peer is believed by its index, without its term.",
+        (f"{REPLICATION}:learn_commit", "if r.log.term_at(index) == term:", "if index <= r.log.last_index:"),
+    ),
+    _mutant(
+        "nothing_is_fetched",
+        "PROTOCOL 9",
+        "One cut link hides a group for ever from a server that others serve well.",
+        ("craft.engine.linking:fetch_lacking", "if index > r.commit_index and", "if False and"),
+    ),
+    _mutant(
+        "fetched_terms_are_not_adopted",
+        "PROTOCOL 9 (†)",
+        "An entry of a later term is taken without its term.",
+        (f"{REPLICATION}:handle_fetch_result", "if m.entries[-1].term > r.term:", "if False:"),
+    ),
+    _mutant(
+        "truncation_is_not_written",
+        "Raft 5.3; braft 10cd9e3",
+        "The disk is not told of a cut.",
+        (f"{LOG}.truncate_from", "self.cut = min(self.cut or index, index)", "pass"),
+    ),
+)
+
+MERGE = (
+    _mutant(
+        "stamp_without_the_logs_floor",
+        "PROTOCOL 2, attack 9",
+        "A leader stamps by its clock alone, behind its own last entry.",
+        (
+            "craft.clock.stamper:stamp",
+            "return max(bounded_now, last + 1, floor)",
+            "return max(bounded_now, floor)",
+        ),
+    ),
+    _mutant(
+        "closed_by_an_uncommitted_entry",
+        "PROTOCOL 3, attack 9",
+        "What a leader has appended closes its group, committed or not.",
+        (
+            "craft.engine.merging:_deliver",
+            "r.commit_index, r.log.persisted",
+            "r.log.persisted, r.log.persisted",
+        ),
+    ),
+    _mutant(
+        "closed_beyond_what_is_persisted",
+        "PROTOCOL 3 (†), attack 12",
+        "A committed entry that is not durable here closes its group.",
+        (
+            "craft.engine.merging:_deliver",
+            "r.commit_index, r.log.persisted",
+            "r.commit_index, r.log.last_index",
+        ),
+    ),
+    _mutant(
+        "closed_by_a_bare_clock",
+        "PROTOCOL 3",
+        "A group that is silent for a second counts as closed up to then.",
+        (
+            "craft.engine.merging:turn",
+            "if e.applying:\n        return",
+            (
+                "e.merger.closed = [max(c, e.now.clock_ns - 1_000_000_000) for c in e.merger.closed]\n"
+                "    if e.applying:\n        return"
+            ),
+        ),
+    ),
+    _mutant(
+        "merged_before_every_group_has_closed",
+        "PROTOCOL 3, the theorem",
+        "A majority of the groups is waited for, not all: answers come before the merge is safe.",
+        (
+            "craft.merge:Merger.drain",
+            "safe = min(self.closed)",
+            "safe = sorted(self.closed)[(len(self.closed) - 1) // 2]",
+        ),
+    ),
+    _mutant(
+        "tie_broken_by_arrival",
+        "PROTOCOL 2",
+        "Entries with one timestamp come out in the order in which they became known.",
+        (
+            "craft.merge:Merger.drain",
+            "in enumerate(self._queues):",
+            "in sorted(enumerate(self._queues), key=lambda pair: -len(pair[1])):",
+        ),
+    ),
+    _mutant(
+        "nothing_is_closed",
+        "PROTOCOL 3",
+        "Nobody closes a silent group: the merge waits for its next command.",
+        ("craft.engine.leading:turn", "if e.demand:", "if False:"),
+    ),
+    _mutant(
+        "followers_refuse_far_stamps",
+        "PROTOCOL 2 (†), attack 1",
+        "A follower refuses entries stamped too far ahead of its own clock.",
+        (
+            "craft.engine.core:_step_append",
+            "_step(e, sender, message)",
+            (
+                "ahead = message.entries and message.entries[-1].timestamp > e.now.clock_ns + 250_000_000\n"
+                "    if ahead:\n        return\n    _step(e, sender, message)"
+            ),
+        ),
+    ),
+    _mutant(
+        "closing_waits_for_room",
+        "PROTOCOL 3 (†), attack 8",
+        "The bound on what is unmerged holds back closing entries too, for which all wait.",
+        (
+            "craft.engine.leading:turn",
+            "and group not in appended and r.transfer_to is None",
+            (
+                "and group not in appended and r.transfer_to is None"
+                " and _may_append_commands(e, r, e.queues[group])"
+            ),
+        ),
+    ),
+)
+
+SESSIONS = (
+    _mutant(
+        "repeated_request_takes_effect",
+        "PROTOCOL 5",
+        "A retry that was merged before is applied again.",
+        ("craft.sessions:Sessions.admit", "below or request in session.executed:", "below:"),
+    ),
+    _mutant(
+        "session_keeps_a_last_number",
+        "PROTOCOL 5",
+        "A session remembers its greatest request only: what merges out of order is dropped.",
+        (
+            "craft.sessions:Sessions.admit",
+            "below or request in session.executed:",
+            "below or request <= max(session.executed, default=0):",
+        ),
+    ),
+    _mutant(
+        "session_is_created_implicitly",
+        "PROTOCOL 5 (†), attack 3",
+        "A request of a session that is not open opens it.",
+        (
+            "craft.sessions:Sessions.admit",
+            "if session is None or session.counter != proposal.counter:",
+            (
+                "if session is None or session.counter != proposal.counter:\n"
+                "        session = self._open[proposal.server_id] = Session(proposal.counter, bytes(16))\n"
+                "    if False:"
+            ),
+        ),
+    ),
+    _mutant(
+        "answered_line_prunes_too_much",
+        "PROTOCOL 5 (†)",
+        "The line below which all was answered is the request itself.",
+        (
+            "craft.engine.proposing:_proposal",
+            "below = next(iter(e.pending), e.next_request)",
+            "below = pending.request",
+        ),
+    ),
+    _mutant(
+        "counter_is_used_before_it_is_durable",
+        "PROTOCOL 5",
+        "A crash forgets the session's number, and the next session takes it again.",
+        (
+            "craft.engine.proposing:begin_session",
+            "e.session_state = SessionState.NUMBERING",
+            "e.session_state = SessionState.NUMBERING\n    counter_durable(e)\n    e.counter_due = False",
+        ),
+    ),
+    _mutant(
+        "requests_are_not_proposed_again",
+        "PROTOCOL 5",
+        "A request that was lost on its way is never placed again.",
+        (
+            "craft.engine.proposing:tick",
+            "if pending.retry_at <= now and pending.stage is Stage.APPENDED:",
+            "if False:",
+        ),
+    ),
+    _mutant(
+        "unknown_is_told_as_rejected",
+        "PROTOCOL 5",
+        "A server that stops says that what it had sent has no effect.",
+        (
+            "craft.engine.core:Engine.abandon",
+            "(unknown if pending.sent else rejected)",
+            "rejected",
+        ),
+    ),
+    _mutant(
+        "requests_go_to_leaders_only",
+        "PROTOCOL 9",
+        "A server that no leader hears keeps its clients waiting: found by the simulator.",
+        ("craft.engine.proposing:_detours", "near = [", "near = [] and ["),
+    ),
+)
+
+READS = (
+    _mutant(
+        "read_without_a_quorum",
+        "PROTOCOL 6",
+        "A read asks nobody but itself.",
+        ("craft.reads:QuorumReads._covered", "return quorum.is_quorum(", "return True or quorum.is_quorum("),
+    ),
+    _mutant(
+        "read_takes_an_older_round",
+        "PROTOCOL 6",
+        "A report to an earlier round counts in this one.",
+        (
+            "craft.reads:QuorumReads.report",
+            "self._first_round <= report.round <= self.round",
+            "report.round <= self.round",
+        ),
+    ),
+    _mutant(
+        "read_joins_a_round_that_was_sent",
+        "PROTOCOL 6",
+        "A read that arrives after the question was sent takes its answer.",
+        (
+            "craft.reads:QuorumReads.add",
+            "self._waiting_round.append(token)",
+            "(self._waiting_round if self.started_at is None else self._tokens).append(token)",
+        ),
+    ),
+    _mutant(
+        "read_asks_for_commits",
+        "PROTOCOL 6",
+        "Reports name what is committed, not what is appended.",
+        (
+            "craft.engine.reading:_group_report",
+            "GroupReport(r.log.last_command,",
+            "GroupReport(min(r.log.last_command, r.commit_place),",
+        ),
+    ),
+    _mutant(
+        "read_does_not_wait_for_applying",
+        "PROTOCOL 6",
+        "A read is served when its target is committed.",
+        ("craft.engine.reading:_reached", "while waiting.needs:", "while False:"),
+    ),
+    _mutant(
+        "read_compares_indexes_first",
+        "PROTOCOL 6",
+        "Places are compared by index before term: a read waits for an orphan that was overwritten.",
+        (
+            "craft.engine.reading:_reached",
+            "if place < target:",
+            "if (place.index, place.term) < (target.index, target.term):",
+        ),
+    ),
+    _mutant(
+        "read_round_is_not_begun_afresh",
+        "PROTOCOL 6",
+        "A round whose questions were lost is waited for, for ever.",
+        ("craft.reads:QuorumReads.begin", "elif now - self.started_at < retry_ns:", "elif True:"),
+    ),
+)
+
+STORAGE = (
+    _mutant(
+        "hole_is_not_seen",
+        "PROTOCOL 10 (†), attack 4",
+        "A batch that is missing in the middle is not noticed.",
+        ("craft.recovery:_damage", "if hole:", "if False:"),
+    ),
+    _mutant(
+        "synced_number_is_ignored",
+        "PROTOCOL 10 (†), attack 4",
+        "A log that ends before what was synced opens.",
+        ("craft.recovery:_damage", "if witness > last:", "if False:"),
+    ),
+    _mutant(
+        "checksums_are_not_compared",
+        "PROTOCOL 10; PAR, FAST 2018",
+        "A flipped bit in a record is served.",
+        ("craft.types:decode_entry", "if zlib.crc32(memoryview(record)[4:]) != checksum:", "if False:"),
+    ),
+    _mutant(
+        "suspects_start",
+        "PROTOCOL 10 (†), attack 13",
+        "A server that may have lost what it acknowledged votes.",
+        ("craft.recovery:judge", "if suspicion:", "if False:"),
+    ),
+)
+
+MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *READS, *STORAGE)
+
+LATER = (
+    ("snapshot's vote ignored; late old snapshot regresses", "PROTOCOL 7, attacks 6, 16", 5),
+    ("compaction beyond the older cut", "PROTOCOL 7", 5),
+    ("read by the reader's own configuration", "PROTOCOL 6 (†), attack 2", 5),
+    ("replica outside its uncommitted configuration does not stand", "PROTOCOL 8 (†), attack 5", 5),
+    ("version rule stuck", "PROTOCOL 8 (†), attack 18", 5),
+    ("suspect's vote or report counted", "PROTOCOL 10 (†), attacks 13, 20", 5),
+    ("wiped server takes a counter below the kept highest", "PROTOCOL 5, attack 19", 5),
+    ("session floor without + 1", "PROTOCOL 2 (†), attack 7", 4),
+    ("open without reading first", "PROTOCOL 5 (†), attack 3", 4),
+    ("answered-below line without its floor", "PROTOCOL 5 (†), attack 3", 4),
+    ("session floor compared instead of the answered timestamp", "PROTOCOL 2 (†), attack 17", 4),
+    ("commit-wait for one error bound", "PROTOCOL 4 (†), attack 9", 4),
+    ("readings carried forward from arrival", "PROTOCOL 2 (†), attack 15", 4),
+    ("session expiry by a local clock", "PROTOCOL 5", 4),
+)
+"""What later issues build, and the mutants that come with it: (mutant, rule, issue)."""

@@ -1,0 +1,92 @@
+"""The hunt: seed after seed of the usual swarm against one mutant, until the usual checkers catch it.
+
+`kills.json` keeps for each mutant the seed that caught it, which is also how many seeds that took, and the
+property; the tests run that seed alone. No seed list and no schedule is made for a mutant: a hunt begins at
+seed 1 and goes up.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from craft.testing import run, swarm
+from tests.mutants.catalogue import LATER, MUTANTS, Mutant
+
+KILLS = Path(__file__).with_name("kills.json")
+
+SEEDS_MAX = 20_000
+"""A mutant that lives longer than this has found a hole in the net."""
+
+CPU_SECONDS_MAX = 600
+"""Or longer than this."""
+
+
+class Kill(NamedTuple):
+    """What caught a mutant."""
+
+    seed: int
+    cpu_seconds: float
+    property: str
+    detail: str
+
+
+def attempt(mutant: Mutant, seed: int) -> tuple[str, str] | None:
+    """One seed against a mutant: the property that does not hold and what was seen, or None."""
+    with mutant.planted():
+        found = run.run(swarm.draw(seed)).violation
+    return None if found is None else (found.property, found.detail.splitlines()[0])
+
+
+def hunt(mutant: Mutant, *, first: int = 1, cpu_seconds_max: float = CPU_SECONDS_MAX) -> Kill | None:
+    """Seeds from the first on; None where the mutant lives."""
+    began = time.process_time()
+    for seed in range(first, first + SEEDS_MAX):
+        found = attempt(mutant, seed)
+        spent = time.process_time() - began
+        if found is not None:
+            assert run.run(swarm.draw(seed)).violation is None, f"seed {seed} fails without any mutant too"
+            return Kill(seed, round(spent, 1), *found)
+        if spent > cpu_seconds_max:
+            return None
+    return None
+
+
+def by_name(name: str, cpu_seconds_max: float) -> tuple[str, Kill | None]:
+    """A hunt in a process of its own."""
+    [mutant] = [one for one in MUTANTS if one.name == name]
+    return name, hunt(mutant, cpu_seconds_max=cpu_seconds_max)
+
+
+def load() -> dict[str, Kill]:
+    """The kills that are on record."""
+    found = json.loads(KILLS.read_text(encoding="utf-8")) if KILLS.exists() else {}
+    return {name: Kill(*kill) for name, kill in found.items()}
+
+
+def save(kills: dict[str, Kill]) -> None:
+    """Put them on record, in the order of the catalogue."""
+    ordered = {mutant.name: kills[mutant.name] for mutant in MUTANTS if mutant.name in kills}
+    KILLS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+
+def table() -> str:
+    """The part of the docs that is made from the record."""
+    kills = load()
+    caught = sum(mutant.name in kills for mutant in MUTANTS)
+    lines = [
+        f"{caught} of {len(MUTANTS)} mutants are caught. *Seeds* is how many of the usual seeds, from 1 on,",
+        "that took; `python -m tests.mutants` repeats the hunt.",
+        "",
+        "| mutant | what is wrong | rule | seeds | caught by |",
+        "|---|---|---|---|---|",
+    ]
+    for mutant in MUTANTS:
+        kill = kills.get(mutant.name)
+        seeds, caught_by = (str(kill.seed), kill.property) if kill else ("", "**not caught**")
+        lines.append(f"| `{mutant.name}` | {mutant.what} | {mutant.rule} | {seeds} | {caught_by} |")
+    lines += ["", "Mutants of what is not built yet come with it:", "", "| mutant | rule |", "|---|---|"]
+    lines += [f"| {what} | {rule} |" for what, rule, _ in LATER]
+    return "\n".join(lines)
