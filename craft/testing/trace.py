@@ -35,8 +35,8 @@ KINDS = {
     "resume": "a server goes on",
     "link": "a connection to the peer is made",
     "unlink": "the connection to the peer broke",
-    "send": "a frame left for the peer; the rest names its messages",
-    "receive": "a frame from the peer was taken",
+    "send": "a frame left for the peer; the rest is its number and its messages, with their groups",
+    "receive": "a frame from the peer was taken: what was sent under that number",
     "lose": "a frame to the peer was lost",
     "write": "a batch was written, unsynced; the rest is its number and what it holds",
     "synced": "a batch is durable",
@@ -116,5 +116,11 @@ def words(frame: Frame) -> str:
     """A frame's messages, for people."""
     if all(isinstance(message, Heartbeats) for message in frame.messages):
         return "heartbeat" if frame.messages else "commits"
-    counts = Counter(type(message).__name__ for message in frame.messages)
+    counts = Counter(_word(message) for message in frame.messages)
     return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
+
+
+def _word(message: object) -> str:
+    """A message's name, and its group where it is about one."""
+    group = getattr(message, "group", None)
+    return type(message).__name__ if group is None else f"{type(message).__name__} g{group}"

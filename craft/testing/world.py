@@ -87,6 +87,7 @@ class World:
             (0, 0),
         )  # the share of frames that come again, and when
         self._serial = 0
+        self._frames = 0  # that were written down
         self._heap: list[tuple[int, int, Event]] = []
         for i, offset in zip(self.ids, plan.clock_offsets, strict=False):
             self.clocks[i].jump(0, offset)
@@ -397,43 +398,49 @@ class World:
         """A frame leaves a server."""
         for hook in self._hooks.sent:
             hook(server, peer, frame)
-        net, way, rng = self.network, (server.id, peer), self.rng_delays
+        net, way, rng, said = self.network, (server.id, peer), self.rng_delays, ""
         if self.keep:
-            self.note(server.id, "send", words(frame), peer=peer)
+            self._frames += 1
+            said = f"f{self._frames} {words(frame)}"
+            self.note(server.id, "send", said, peer=peer)
         self.trace.fold(self.time, server.id, peer, len(frame.messages), frame.demand)
         link = net.links.get(way)
         if link is None or way in net.cuts or (net.loss and rng.random() < net.loss):
             if self.keep:
-                self.note(server.id, "lose", words(frame), peer=peer)
+                self.note(server.id, "lose", said, peer=peer)
             return
         frames = self._over_the_wire(frame) if self.plan.wire else [frame]
         for one in frames:
             at = net.arrival(way, self.time, rng)
             if net.reorder and rng.random() < net.reorder:
                 at += self.draw((1 * MS, 100 * MS))
-            self.at(at, partial(self._deliver, server.id, peer, link, one))
+            self.at(at, partial(self._deliver, server.id, peer, link, one, said))
             if net.repeat and rng.random() < net.repeat:
                 again = at + self.draw(net.delay) * rng.choice((1, 5, 100))
-                self.at(again, partial(self._deliver, server.id, peer, None, one))
+                self.at(again, partial(self._deliver, server.id, peer, None, one, said))
             if self.echo[0] and rng.random() < self.echo[0]:
-                self.at(at + self.draw(self.echo[1]), partial(self._deliver, server.id, peer, None, one))
+                self.at(
+                    at + self.draw(self.echo[1]), partial(self._deliver, server.id, peer, None, one, said)
+                )
 
     def _over_the_wire(self, frame: Frame) -> list[Frame]:
         encoded = encode_frames(frame, FRAME_BYTES_MAX)
         return [decode_frame(one[PREFIX_BYTES:], groups=self.plan.groups) for one in encoded]
 
-    def _deliver(self, sender: ServerId, receiver: ServerId, link: int | None, frame: Frame) -> None:
+    def _deliver(
+        self, sender: ServerId, receiver: ServerId, link: int | None, frame: Frame, said: str
+    ) -> None:
         """A frame arrives on the connection it was sent on (a repeated one: on any)."""
         server, way = self.servers.get(receiver), (sender, receiver)
         if server is None or way in self.network.cuts:
             return
         if link is not None and self.network.links.get(way) != link:
             return
-        server.input(partial(self._receive, server, sender, frame))
+        server.input(partial(self._receive, server, sender, frame, said))
 
-    def _receive(self, server: SimServer, sender: ServerId, frame: Frame) -> None:
+    def _receive(self, server: SimServer, sender: ServerId, frame: Frame, said: str) -> None:
         if self.keep:
-            self.note(server.id, "receive", words(frame), peer=sender)
+            self.note(server.id, "receive", said, peer=sender)
         try:
             server.receive(sender, frame)
         except WireError as error:
