@@ -1,6 +1,8 @@
 """`python -m tests.regenerate`: write the generated parts of the docs anew; a test fails where they are old.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the prose around it is by hand.
+The picture of a run is drawn anew as well. A test holds it to what the page says of it, not to its bytes: any
+change of craft's timing moves something in it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from typing import Any
 from craft.config import RELATIONS, Config, TlsConfig
 from craft.config.checks import limit_pairs, plain, unit_range
 from craft.limits import ClientLimits, EngineLimits, TransportLimits
+from craft.testing import timeline
 from craft.testing.moments import MOMENTS
-from craft.testing.trace import KINDS
+from craft.testing.parallel import attempt
+from craft.testing.plan import MS, Plan
+from craft.testing.trace import KINDS, Trace
 from tests.mutants import hunt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +127,26 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
 """File → part → what makes its text."""
 
 
+# -- the picture of a run --------------------------------------------------------------------------
+
+PICTURE, PICTURE_PLAN = "docs/images/a-leader-is-killed.svg", "docs/images/a-leader-is-killed.json"
+PICTURE_WINDOW = (460 * MS, 650 * MS)
+
+
+def picture() -> str:
+    """The picture of the page on simulation, from a plan that is kept beside it."""
+    plan = Plan.from_json((ROOT / PICTURE_PLAN).read_text(encoding="utf-8"))
+    begin, end = PICTURE_WINDOW
+    return timeline.render(
+        list(attempt(plan, trace=Trace(keep=True)).trace),
+        servers=plan.servers,
+        groups=plan.groups,
+        title=f"craft simulate --replay {PICTURE_PLAN}",
+        begin=begin,
+        end=end,
+    )
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -145,6 +170,10 @@ def main() -> int:
         if text != (ROOT / path).read_text(encoding="utf-8"):
             (ROOT / path).write_text(text, encoding="utf-8")
             print(f"wrote {path}")
+    drawn = picture()
+    if not (ROOT / PICTURE).exists() or drawn != (ROOT / PICTURE).read_text(encoding="utf-8"):
+        (ROOT / PICTURE).write_text(drawn, encoding="utf-8")
+        print(f"wrote {PICTURE}")
     return 0
 
 

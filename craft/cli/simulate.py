@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from craft.cli import values
 from craft.cli.common import EXIT_OK, Commands, add_command
 from craft.cli.progress import Progress
 from craft.errors import CraftError
-from craft.testing import report, shrink, swarm
+from craft.testing import report, shrink, swarm, timeline
 from craft.testing.faults import FAULTS
 from craft.testing.moments import MOMENTS
 from craft.testing.parallel import (
@@ -27,7 +27,7 @@ from craft.testing.parallel import (
     attempt,
     outcome_of,
 )
-from craft.testing.plan import Plan
+from craft.testing.plan import MS, Plan
 from craft.testing.trace import Trace
 from craft.testing.workloads import WORKLOADS
 
@@ -44,6 +44,7 @@ examples:
   craft simulate --seeds 1000
   craft simulate --minutes 10 --without clocks
   craft simulate --seed 123 --trace | less
+  craft simulate --seed 123 --svg run.svg --svg-window 500..900
   craft simulate --seed 123 --shrink --out small.json
   craft simulate --replay small.json --trace
   craft simulate --light --seeds 4          how much life an hour of CPU covers
@@ -54,7 +55,6 @@ The exit code is 1 where a property was violated, or two runs went apart.
 SEEDS_DEFAULT = 100
 SEED_MAX = 2**63 - 1
 JOBS_MAX = 1024
-MINUTES_MAX = 7 * 24 * 60.0
 FAILURES_TOLD = 10
 """In full; of further ones the seed and the property."""
 
@@ -79,22 +79,26 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
     _add_search(command)
     _add_world(command)
     _add_single(command)
+    _add_picture(command)
     command.set_defaults(run=_run, usage_error=command.error)
 
 
 def _add_search(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("many seeds")
     group.add_argument(
-        "--seeds", type=_whole(1, SEED_MAX), metavar="N", help=f"how many (default: {SEEDS_DEFAULT})"
+        "--seeds", type=values.whole(1, SEED_MAX), metavar="N", help=f"how many (default: {SEEDS_DEFAULT})"
     )
     group.add_argument(
-        "--seed-start", type=_whole(0, SEED_MAX), metavar="S", help="the first of them (default: 1)"
+        "--seed-start", type=values.whole(0, SEED_MAX), metavar="S", help="the first of them (default: 1)"
     )
     group.add_argument(
-        "--minutes", type=_minutes, metavar="M", help="stop after so long; any number of seeds, unless given"
+        "--minutes",
+        type=values.minutes,
+        metavar="M",
+        help="stop after so long; any number of seeds, unless given",
     )
     group.add_argument(
-        "--jobs", type=_whole(1, JOBS_MAX), metavar="J", help="processes (default: as many as cores)"
+        "--jobs", type=values.whole(1, JOBS_MAX), metavar="J", help="processes (default: as many as cores)"
     )
     group.add_argument("--stop-first", action="store_true", help="stop at the first seed that fails")
     group.add_argument(
@@ -102,7 +106,24 @@ def _add_search(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run each seed in two processes with different PYTHONHASHSEED, and compare",
     )
-    group.add_argument("--json", type=_file, metavar="FILE", help="write the figures to this file too")
+    group.add_argument("--json", type=values.file, metavar="FILE", help="write the figures to this file too")
+
+
+def _add_picture(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("a picture")
+    group.add_argument(
+        "--svg",
+        type=values.file,
+        metavar="FILE",
+        help="draw the run as a timeline: the one of --seed or --replay, else the first that fails",
+    )
+    group.add_argument(
+        "--svg-window",
+        type=values.window,
+        metavar="FROM..TO",
+        help="this part of it, in virtual ms; '..' is all (default: the end of a run that fails, else around"
+        " its first fault)",
+    )
 
 
 def _add_world(command: argparse.ArgumentParser) -> None:
@@ -120,40 +141,20 @@ def _add_world(command: argparse.ArgumentParser) -> None:
 def _add_single(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("one run")
     which = group.add_mutually_exclusive_group()
-    which.add_argument("--seed", type=_whole(0, SEED_MAX), metavar="S", help="run this seed alone")
+    which.add_argument("--seed", type=values.whole(0, SEED_MAX), metavar="S", help="run this seed alone")
     which.add_argument("--replay", type=Path, metavar="FILE", help="run a plan that --shrink wrote")
     group.add_argument("--trace", action="store_true", help="print one line an event")
     group.add_argument("--shrink", action="store_true", help="look for a smaller plan that fails alike")
-    group.add_argument("--out", type=_file, metavar="FILE", help="where to (default: seed-S.json)")
+    group.add_argument("--out", type=values.file, metavar="FILE", help="where to (default: seed-S.json)")
     group.add_argument(
         "--runs",
-        type=_whole(1, SEED_MAX),
+        type=values.whole(1, SEED_MAX),
         metavar="N",
         help=f"runs that --shrink may take (default: {shrink.RUNS_MAX})",
     )
 
 
 # -- values ----------------------------------------------------------------------------------------
-
-
-def _whole(least: int, greatest: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if text.isascii() and text.isdigit() and least <= int(text) <= greatest:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: {least} to {greatest}")
-
-    return number
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 < minutes <= MINUTES_MAX:
-        allowed = f"more than 0, at most {MINUTES_MAX:g}"
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: {allowed}")
-    return minutes
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -170,14 +171,6 @@ def _kinds(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in FAULTS if kind in named)
 
 
-def _file(text: str) -> Path:
-    """A file that can be written: a search of hours shall not end with an error."""
-    path = Path(text)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a file in an existing directory")
-    return path
-
-
 # -- which options go together ---------------------------------------------------------------------
 
 Together = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
@@ -186,12 +179,13 @@ CONFLICTS: Together = (
     (("seed", "replay"), ("seeds", "seed_start", "minutes", "jobs", "stop_first")),
     (("replay",), ("only", "without", "workload", "light")),
     (("light",), ("only", "without")),
-    (("twice",), ("trace", "shrink")),
-    (("shrink",), ("trace",)),
+    (("twice",), ("trace", "shrink", "svg")),
+    (("shrink",), ("trace", "svg")),
 )
 NEEDS: Together = (
     (("trace", "shrink"), ("seed", "replay")),
     (("out", "runs"), ("shrink",)),
+    (("svg_window",), ("svg",)),
 )
 
 
@@ -290,6 +284,7 @@ class Search:
         kinds = self._task.recipe.kinds
         for line in report.summary(self._total, seconds=seconds, jobs=self._jobs, kinds=kinds):
             print(line)
+        self.draw()
         _finish(self._task, self._total, seconds, self._jobs)
         if interrupted is not None:
             raise interrupted
@@ -304,11 +299,12 @@ class Search:
         self._progress.say(f"craft simulate: seeds from {start} in {processes}")
         with Sweep(self._task.recipe, seeds, jobs=self._jobs, lanes=lanes) as sweep:
             for lane, outcome in sweep:
-                self._take(lane, outcome)
+                self.take(lane, outcome)
                 if self._over():
                     return
 
-    def _take(self, lane: int, outcome: Outcome) -> None:
+    def take(self, lane: int, outcome: Outcome) -> None:
+        """An outcome has come in."""
         if lane == 0:
             self._total.add(outcome)
             if outcome.violation is not None:
@@ -332,6 +328,18 @@ class Search:
             del lines[1:]
         for line in lines:
             self._progress.say(line)
+
+    def draw(self) -> None:
+        """The first failing seed as a picture, if one is wanted. It is run once more for that, here."""
+        file = self._options.svg
+        if file is None:
+            return
+        drawable = next((one for one in self._total.failures if one.digest), None)
+        if drawable is None:
+            print(f"{file} is not written: no seed failed that can be drawn")
+            return
+        plan = self._task.recipe.draw(drawable.seed)
+        _picture(self._task, plan, attempt(plan, trace=Trace(keep=True)).trace)
 
     def _show(self) -> None:
         seconds = time.monotonic() - self._began
@@ -372,7 +380,7 @@ def _single(task: Task, plan: Plan) -> None:
     """One seed or script, in this process."""
     options = task.options
     began, cpu_began = time.monotonic(), time.process_time_ns()
-    result = attempt(plan, trace=Trace(keep=options.trace))
+    result = attempt(plan, trace=Trace(keep=options.trace or options.svg is not None))
     cpu_ns, seconds = time.process_time_ns() - cpu_began, time.monotonic() - began
     if options.trace:
         print(report.COLUMNS)
@@ -380,16 +388,36 @@ def _single(task: Task, plan: Plan) -> None:
             print(report.first_line(event.line()))
     last = None
     if result.violation is not None and not options.trace:
-        last = attempt(plan, trace=Trace(keep=True)).trace
+        last = result.trace if result.trace.keep else attempt(plan, trace=Trace(keep=True)).trace
     outcome = outcome_of(result, seed=plan.seed, cpu_ns=cpu_ns, trace=last)
     for line in report.course(outcome):
         print(line)
     if outcome.violation is not None:
         for line in report.failure(outcome, task.repeat):
             print(line)
+    if options.svg is not None:
+        _picture(task, plan, result.trace)
     total = Summary()
     total.add(outcome)
     _finish(task, total, seconds, 1)
+
+
+def _picture(task: Task, plan: Plan, trace: Trace) -> None:
+    """A run as a timeline, in the file that was asked for."""
+    events, options = list(trace), task.options
+    begin, end = options.svg_window or timeline.telling_window(events)
+    last = events[-1].at if events else 0
+    if begin is not None and begin >= max(last, 1):
+        raise SimulationFailed(
+            f"--svg-window begins at {begin // MS} ms: the run has ended at {last // MS} ms"
+        )
+    end = None if end is None else min(end, max(last, 1))
+    title = task.repeat(plan.seed)
+    text = timeline.render(
+        events, servers=plan.servers, groups=plan.groups, title=title, begin=begin, end=end
+    )
+    _write(options.svg, text)
+    print(f"picture       {options.svg}")
 
 
 def _shrink(task: Task, plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,53 @@ def test_a_trace_has_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
     times = [float(one[1]) for one in found if one]
     assert times == sorted(times)
     assert {one[3] for one in found if one} <= set(KINDS)
+
+
+def test_a_run_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Into the file, in the window that was asked for, also beside a trace; the same each time."""
+    file, again = tmp_path / "run.svg", tmp_path / "again.svg"
+    command = ["simulate", "--seed", "11", "--svg-window", "100..300", "--svg"]
+    assert main([*command, str(file)]) == 0
+    assert f"picture       {file}\n" in capsys.readouterr().out
+    assert main([*command, str(again), "--trace"]) == 0
+    assert capsys.readouterr().out.startswith(report.COLUMNS)
+    assert file.read_bytes() == again.read_bytes()
+    texts = {one.text or "" for one in ET.parse(file).iter()}
+    assert {"craft simulate --seed 11", "server 1", "merged log"} <= texts
+    assert any(one.startswith("Virtual time 100 ms to 300 ms, of a run of ") for one in texts)
+
+
+def test_a_failing_run_is_drawn_with_its_violation(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The end of it, unless another part is asked for. What is not in the run is one line."""
+    script, file = hopeless(tmp_path), tmp_path / "run.svg"
+    assert main(["simulate", "--replay", str(script), "--svg", str(file)]) == 1
+    assert "VIOLATED: liveness: every server of the healthy majority" in file.read_text(encoding="utf-8")
+    file.unlink()
+    capsys.readouterr()
+    assert main(["simulate", "--replay", str(script), "--svg", str(file), "--svg-window", "900000.."]) == 1
+    assert "--svg-window begins at 900000 ms: the run has ended at 60200 ms" in capsys.readouterr().err
+    assert not file.exists()
+
+
+def test_a_search_draws_the_first_seed_that_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And says so where none does."""
+    from craft.cli import parser
+    from craft.cli.simulate import Search, Task
+    from craft.testing.parallel import examine
+
+    file = tmp_path / "run.svg"
+    assert main(["simulate", *QUICK, "--svg", str(file)]) == 0
+    assert f"{file} is not written: no seed failed that can be drawn" in capsys.readouterr().out
+    assert not file.exists()
+    plan = Plan.from_json(hopeless(tmp_path).read_text(encoding="utf-8"))
+    task = Task(parser().parse_args(["simulate", "--seeds", "1", "--jobs", "1", "--svg", str(file)]))
+    task.recipe = task.recipe.__class__(plan=plan)
+    search = Search(task)
+    search.take(0, examine(plan, seed=5))
+    search.draw()
+    assert "VIOLATED: liveness" in file.read_text(encoding="utf-8")
 
 
 def test_kinds_of_fault_can_be_switched(tmp_path: Path) -> None:
@@ -168,6 +216,12 @@ def test_the_repeating_command_keeps_what_shapes_a_seed(
         (["--replay", "x", "--workload", "list"], "--workload is not allowed with --replay"),
         (["--light", "--only", "links"], "--only is not allowed with --light"),
         (["--seed", "1", "--twice", "--trace"], "--trace is not allowed with --twice"),
+        (["--seed", "1", "--svg", "/no/such/run.svg"], "'/no/such/run.svg' is not allowed; allowed: a file"),
+        (["--svg-window", "1..2"], "--svg-window needs --svg"),
+        (["--svg", "x", "--svg-window", "7"], "'7' is not allowed; allowed: FROM..TO in virtual ms"),
+        (["--svg", "x", "--svg-window", "9..8"], "'9..8' is not allowed; allowed: FROM..TO"),
+        (["--seed", "1", "--shrink", "--svg", "x"], "--svg is not allowed with --shrink"),
+        (["--seed", "1", "--twice", "--svg", "x"], "--svg is not allowed with --twice"),
         (["--json", "/no/such/directory/x"], "'/no/such/directory/x' is not allowed; allowed: a file in an"),
     ],
 )
