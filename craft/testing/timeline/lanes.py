@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -60,6 +61,9 @@ class Lanes:
         out.say(groups - self.groups, "groups")
         out.say(max(0, servers - style.SERVERS_MAX), "servers")
         ids = [ServerId(i) for i in range(1, min(servers, style.SERVERS_MAX) + 1)]
+        self._led: dict[tuple[ServerId, GroupId | None], list[Led]] = {}  # in the order of time
+        for led in story.led:
+            self._led.setdefault((led.server, led.group), []).append(led)
         self.used: set[str] = set()  # what the legend must explain
         self.operations = self._place_operations(ids)
         self.lanes: dict[ServerId, Lane] = {}
@@ -215,10 +219,10 @@ class Lanes:
 
     def _leader(self, mark: Event) -> Led | None:
         """Whose bar is below a mark?"""
-        for led in self.story.led:
-            here = (led.server, led.group) == (mark.server, mark.group)
-            if here and led.begin <= mark.at <= self._end(led.end):
-                return led
+        some = self._led.get((mark.server, mark.group), [])
+        place = bisect_right(some, mark.at, key=lambda led: led.begin) - 1
+        if place >= 0 and mark.at <= self._end(some[place].end):
+            return some[place]
         return None
 
     def _led_words_end(self, mark: Event) -> float:
