@@ -28,6 +28,8 @@ FLOORS = """
 1  placement/
 1  clock.interval
 1  clock.stamper
+1  clock.polling
+1  clock.samples < clock.selection < clock.discipline
 1  wire/
 
 2  engine/
@@ -36,7 +38,7 @@ FLOORS = """
 
 3  storage < storage.memory/ storage.rocks/
 3  transport < transport.memory/ transport.tcp/
-3  clock < clock.system clock.manual clock.ntp/
+3  clock < clock.kernel clock.timeline < clock.manual clock.system clock.chrony clock.ntp < clock.watch
 
 4  config/ stats < server/ < listener/ < client/ < cli/ < craft __main__
 """

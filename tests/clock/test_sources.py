@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from craft.clock import Clock
+from craft.clock import Clock, clock_status
+from craft.clock.chrony import ChronyClock
 from craft.clock.manual import START, ManualClock
+from craft.clock.ntp import NtpClock
 from craft.clock.system import SystemClock
+from craft.clock.watch import WatchedClock
 from craft.types import TIMESTAMP_MAX
 
+SOURCES = {
+    "system": SystemClock(),
+    "manual": ManualClock(),
+    "chrony": ChronyClock(),
+    "ntp": NtpClock([("127.0.0.1", 1)]),
+    "watched": WatchedClock(SystemClock()),
+}
 
-@pytest.mark.parametrize("clock", [SystemClock(), ManualClock()], ids=["system", "manual"])
+
+@pytest.mark.parametrize("clock", SOURCES.values(), ids=SOURCES)
 def test_every_source_reads_nanoseconds_since_the_epoch(clock: Clock) -> None:
-    """A reading is a whole number of nanoseconds of our era, and an unknown error is None."""
+    """A reading is a whole number of nanoseconds of our era, and so is an error that is known."""
     assert isinstance(clock.now(), int)
     assert START <= clock.now() <= TIMESTAMP_MAX
-    assert clock.error() is None
+    error = clock.error()
+    assert error is None or error >= 0
+
+
+@pytest.mark.parametrize("clock", SOURCES.values(), ids=SOURCES)
+def test_every_source_says_how_it_is(clock: Clock) -> None:
+    """Status is plain values, with the source, its state in words and the error, for a user's clock too."""
+    status = clock_status(clock)
+    json.dumps(status)
+    assert status["source"] and status["state"]
+    assert status["error_ns"] is None or status["error_ns"] >= 0
 
 
 def test_manual_clock_stands_still_until_told() -> None:
