@@ -21,10 +21,13 @@ These are the public names; everything else may change between versions.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from craft.clock import Clock
+from craft.clock import Clock, RunningClock
+from craft.clock.chrony import ChronyClock
 from craft.clock.manual import ManualClock
+from craft.clock.ntp import NtpClock
 from craft.clock.system import SystemClock
-from craft.config import Config, TlsConfig
+from craft.clock.watch import WatchedClock
+from craft.config import ClockConfig, Config, TlsConfig
 from craft.errors import (
     ApplyFailed,
     CommandTooLarge,
@@ -56,8 +59,10 @@ except PackageNotFoundError:  # running from a source tree that is not installed
 __all__ = [
     "ApplyFailed",
     "Batch",
+    "ChronyClock",
     "ClientLimits",
     "Clock",
+    "ClockConfig",
     "CommandTooLarge",
     "Config",
     "ConfigError",
@@ -68,10 +73,12 @@ __all__ = [
     "ManualClock",
     "MemoryNetwork",
     "NotReady",
+    "NtpClock",
     "Overloaded",
     "Queryable",
     "Rejected",
     "RemoteError",
+    "RunningClock",
     "Server",
     "SessionTaken",
     "Snapshots",
@@ -83,6 +90,7 @@ __all__ = [
     "TransportLimits",
     "Unknown",
     "Unreachable",
+    "WatchedClock",
     "WrongDirectory",
     "__version__",
     "open_server",

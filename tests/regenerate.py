@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from craft.config import RELATIONS, Config, TlsConfig
+from craft.config import RELATIONS, ClockConfig, Config, TlsConfig
 from craft.config.checks import limit_pairs, plain, unit_range
 from craft.limits import ClientLimits, EngineLimits, TransportLimits
 from craft.testing import timeline
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES: Mapping[str, type] = {
     "": Config,
     "tls.": TlsConfig,
+    "clock.": ClockConfig,
     "engine.": EngineLimits,
     "transport.": TransportLimits,
     "clients.": ClientLimits,
@@ -66,6 +67,8 @@ def unit(name: str, kind: type) -> str:
 
 def default(item: Field[Any]) -> str:
     """A field's default, as TOML writes it; sizes also in KiB or MiB."""
+    if item.default_factory is list:
+        return "`[]`"
     if item.default is MISSING:
         return "required"
     if item.default is None:
@@ -113,6 +116,7 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": {
         "keys": lambda: keys_table(""),
         "tls": lambda: keys_table("tls."),
+        "clock": lambda: keys_table("clock."),
         "engine": lambda: keys_table("engine."),
         "transport": lambda: keys_table("transport."),
         "clients": lambda: keys_table("clients."),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craft.config import RELATIONS, SERVERS_MAX, Address, Config, TlsConfig, parse_address
+from craft.config import RELATIONS, SERVERS_MAX, Address, ClockConfig, Config, TlsConfig, parse_address
 from craft.config.checks import limit_pairs, unit_range, value_at
 from craft.config.toml import known_keys
 from craft.errors import ConfigError
@@ -205,13 +205,15 @@ def test_certificates_between_servers_do_not_open_the_clients_door() -> None:
 def test_each_relation_holds_by_default_and_refuses_its_breach(relation: Any) -> None:
     """At the bound is allowed, one below is refused, by the greater key's name and with the reason."""
     table, name = relation.greater.split(".")
-    least = relation.factor * sum(value_at(make(), key) for key in relation.lesser) + relation.margin
-    relation.check(make())
+    stated = make(clock=ClockConfig(error_ms_max=100))  # a bound that is not stated bounds nothing
+    values = [value_at(stated, key) for key in relation.lesser]
+    least = relation.factor * sum(value for value in values if value is not None) + relation.margin
+    relation.check(stated)
 
     def with_value(value: int) -> Any:
         # The Config itself would complain of whichever relation comes first, so the tables stand alone here.
-        parts = {"engine": EngineLimits(), "transport": TransportLimits(), "clients": ClientLimits()}
-        parts[table] = replace(parts[table], **{name: value})  # type: ignore[type-var]
+        parts = {name: getattr(stated, name) for name in ("clock", "engine", "transport", "clients")}
+        parts[table] = replace(parts[table], **{name: value})
         return type("Parts", (), parts)
 
     relation.check(with_value(least))
@@ -247,6 +249,63 @@ def test_pairs_follow_from_names() -> None:
 def test_every_limit_has_a_unit_and_so_a_range(limits: type) -> None:
     """A limit whose name ends in no unit would be checked by nobody."""
     assert [item.name for item in fields(limits) if unit_range(item.name) is None] == []
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_asks_time_servers() -> None:
+    """Hosts with or without a port; a file can say it all."""
+    clock = ClockConfig(
+        source="ntp",
+        ntp_servers=["ntp.example", "10.0.0.9:1123", "[::1]", "[::1]:1123"],
+        ntp_poll_interval_ms=16_000,
+        error_ms_max=50,
+    )
+    config = make(clock=clock)
+    assert list(map(str, clock.ntp_addresses)) == [
+        "ntp.example:123",
+        "10.0.0.9:1123",
+        "[::1]:123",
+        "[::1]:1123",
+    ]
+    assert Config.from_toml(config.to_toml()) == config
+
+
+WRONG_CLOCKS: list[tuple[dict[str, Any], str]] = [
+    ({"source": "gps"}, r'clock.source: \'gps\' is not allowed; allowed: "system", "chrony", "ntp"'),
+    ({"source": "ntp"}, "clock.ntp_servers: has 0 servers; allowed: 1 to 16"),
+    ({"source": "ntp", "ntp_servers": ["a"] * 17}, "clock.ntp_servers: has 17 servers; allowed: 1 to 16"),
+    (
+        {"ntp_servers": ["a"]},
+        r"clock.ntp_servers: has 1 servers, which nobody asks; allowed: none, or source",
+    ),
+    ({"source": "ntp", "ntp_servers": ["a b"]}, r"clock.ntp_servers\[0\]: 'a b:123' is not an address"),
+    ({"source": "ntp", "ntp_servers": ["a:0"]}, r"clock.ntp_servers\[0\]: 'a:0' is not an address"),
+    ({"source": "ntp", "ntp_servers": [1]}, r"clock.ntp_servers\[0\]: 1 is not allowed; allowed: a string"),
+    (
+        {"source": "ntp", "ntp_servers": "a"},
+        "clock.ntp_servers: 'a' is not allowed; allowed: a list of strings",
+    ),
+    (
+        {"source": "ntp", "ntp_servers": ["a", "b", "a:123"]},
+        r"clock.ntp_servers\[2\]: 'a:123' is ntp_servers\[0\] again; allowed: each once",
+    ),
+    (
+        {"ntp_poll_interval_ms": 1999},
+        "clock.ntp_poll_interval_ms: 1999 is not allowed; allowed: at least 2000",
+    ),
+    ({"error_ms_max": 0}, "clock.error_ms_max: 0 is not allowed; allowed: 1 to"),
+    ({"error_ms_max": 126}, r"clock_offset_ms_max: 250 .*at least 252 \(2 \* clock.error_ms_max\)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "complaint"), WRONG_CLOCKS)
+def test_a_wrong_clock_is_named_with_what_is_allowed(changes: dict[str, Any], complaint: str) -> None:
+    """Key, value and what is allowed, for the clock too; its bound must leave honest clocks unclamped."""
+    with pytest.raises(ConfigError, match=complaint):
+        make(clock=ClockConfig(**changes))
+    make(clock=ClockConfig(error_ms_max=125))
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,9 @@ TIMEOUT_S = 5.0
 CLEAR = "\x1b[H\x1b[2J"
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
+COLUMNS = 80
+INDENT = " " * 11
+"""Where the values of a block's head begin."""
 
 Status: TypeAlias = Mapping[str, Any]
 
@@ -139,7 +143,28 @@ def _head(address: str, status: Status) -> list[str]:
         f"  applied  {applied}",
         f"  safe     {clock_time(status['safe_timestamp'])}",
         f"  clock    {clock_time(status['clock_ns'])}, {clock}",
+        *_clock(status["clock"]),
         f"  pending  {status['pending_requests']} requests, {status['pending_reads']} reads",
+    ]
+
+
+def _clock(clock: Mapping[str, Any]) -> list[str]:
+    """Its source and error; then its state, and what is wrong with it, as far as there is anything to say."""
+    error, bound = clock["error_ns"], clock["error_ms_max"]
+    known = "error unknown" if error is None else f"error {error / MS_NS:.3f} ms"
+    stated = "" if bound is None else f", stated at most {bound} ms"
+    lines = [f"{clock['source']}, {known}{stated}", clock["state"]]
+    noticed = [f"{clock[kind]} {kind}" for kind in ("steps", "stops", "suspends") if clock.get(kind)]
+    if noticed:
+        stands = ", stands still now" if clock["stopped"] else ""
+        lines.append(f"noticed {', '.join(noticed)}{stands}")
+    if clock.get("falsetickers"):
+        lines.append(f"falsetickers {', '.join(clock['falsetickers'])}")
+    lines += [f"{one['server']}: {one['refused']}" for one in clock.get("servers", ()) if one["refused"]]
+    return [
+        line
+        for text in lines
+        for line in textwrap.wrap(text, COLUMNS, initial_indent=INDENT, subsequent_indent=INDENT)
     ]
 
 

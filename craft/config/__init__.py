@@ -18,11 +18,12 @@ from typing import Self
 from craft.config import toml
 from craft.config.addresses import Address, parse_address
 from craft.config.checks import Relation, check_ranges, check_types
+from craft.config.clocks import ClockConfig, check_clock
 from craft.errors import ConfigError
 from craft.limits import KIB, ClientLimits, EngineLimits, TransportLimits
 from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
 
-__all__ = ["RELATIONS", "SERVERS_MAX", "Address", "Config", "TlsConfig", "parse_address"]
+__all__ = ["RELATIONS", "SERVERS_MAX", "Address", "ClockConfig", "Config", "TlsConfig", "parse_address"]
 
 SERVERS_MAX = 64
 """Servers of one cluster. Every leader sends to all of them; more is a mistake."""
@@ -90,6 +91,9 @@ class Config:
     tls: TlsConfig | None = None
     """Certificates for connections between servers. Without it: plain TCP, on loopback only."""
 
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    """Where this server's time comes from, and how good the clocks are."""
+
     engine: EngineLimits = field(default_factory=EngineLimits)
     """Bounds of the protocol. The same on all servers."""
 
@@ -134,6 +138,7 @@ class Config:
         _check_cluster(self)
         _check_own_addresses(self)
         _check_doors(self)
+        check_clock(self.clock)
         for relation in RELATIONS:
             relation.check(self)
 
@@ -224,6 +229,12 @@ RELATIONS = (
         "engine.election_timeout_ms_min",
         "so that two lost heartbeats start no election",
         factor=3,
+    ),
+    Relation(
+        ("clock.error_ms_max",),
+        "engine.clock_offset_ms_max",
+        "so that no honest clock is clamped: two may err both ways",
+        factor=2,
     ),
     Relation(
         ("engine.append_bytes_max",),

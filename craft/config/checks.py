@@ -19,7 +19,14 @@ MILLISECONDS_MAX = 24 * 60 * 60 * 1000
 BYTES_MAX = 2**40
 COUNT_MAX = 10**9
 
-_PHRASES = {int: "a whole number", str: "a string", bool: "true or false", Path: "a path", dict: "a table"}
+_PHRASES = {
+    int: "a whole number",
+    str: "a string",
+    bool: "true or false",
+    Path: "a path",
+    dict: "a table",
+    list: "a list of strings",
+}
 
 
 # -- types -----------------------------------------------------------------------------------------
@@ -58,6 +65,9 @@ def check_types(settings: Any, prefix: str = "") -> None:
             for item_key, item in value.items():
                 _check_kind(f"{key}.{item_key}", item_key, key_kind)
                 _check_kind(f"{key}.{item_key}", item, item_kind)
+        if isinstance(value, list):
+            for place, item in enumerate(value):
+                _check_kind(f"{key}[{place}]", item, *typing.get_args(hint))
         if is_dataclass(value):
             check_types(value, f"{key}.")
 
@@ -110,7 +120,7 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 class Relation(NamedTuple):
-    """`factor * (sum of lesser) + margin <= greater`, by dotted keys; and why."""
+    """`factor * (sum of lesser) + margin <= greater`, by dotted keys; and why. Holds where one is unset."""
 
     lesser: tuple[str, ...]
     greater: str
@@ -126,16 +136,19 @@ class Relation(NamedTuple):
 
     def check(self, settings: Any) -> None:
         """Raise ConfigError where it does not hold."""
-        least = self.factor * sum(value_at(settings, key) for key in self.lesser) + self.margin
+        lesser = [value_at(settings, key) for key in self.lesser]
+        if None in lesser:
+            return
+        least = self.factor * sum(filter(None, lesser)) + self.margin
         value = value_at(settings, self.greater)
-        if value < least:
+        if value is not None and value < least:
             allowed = f"at least {least} ({self.bound}), {self.reason}"
             raise ConfigError(f"{self.greater}: {value} is not allowed; allowed: {allowed}")
 
 
-def value_at(settings: Any, key: str) -> int:
-    """The number under a dotted key."""
+def value_at(settings: Any, key: str) -> int | None:
+    """The number under a dotted key; None where it may be left out, and is."""
     for name in key.split("."):
         settings = getattr(settings, name)
-    assert isinstance(settings, int)
+    assert settings is None or isinstance(settings, int)
     return settings

@@ -1,7 +1,7 @@
 """A dataclass from a TOML table and back, by the fields' names.
 
-Works on any dataclass of strings, numbers, booleans, paths, addresses by id, and dataclasses of these. What
-does not fit a field's type is handed on as it is: `checks` refuses it by name.
+Works on any dataclass of strings, numbers, booleans, paths, lists of strings, addresses by id, and
+dataclasses of these. What does not fit a field's type is handed on as it is: `checks` refuses it by name.
 """
 
 from __future__ import annotations
@@ -125,10 +125,12 @@ def _changed(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _literal(value: Any) -> str:
-    """A string, path, number or boolean as TOML writes it."""
+    """A string, path, number, boolean or a list of these as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     # JSON's strings are TOML's basic strings, but for one character that only TOML wants escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

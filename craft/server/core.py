@@ -19,7 +19,7 @@ import trio
 
 from craft import logs
 from craft.applying import Answer, Applier
-from craft.clock import Clock
+from craft.clock import Clock, RunningClock, clock_status
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
@@ -207,6 +207,7 @@ class Server(Generic[M]):
         return {
             "cluster": self.config.cluster,
             "ready": self._engine.session_open,
+            "clock": {**clock_status(self._clock), "error_ms_max": self.config.clock.error_ms_max},
             **self._engine.status(self._now()),
         }
 
@@ -255,6 +256,8 @@ class Server(Generic[M]):
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._transport.run, self._inbox)
+                if isinstance(self._clock, RunningClock):
+                    nursery.start_soon(self._clock.run)
                 if self.config.apply_in_thread:
                     nursery.start_soon(self._apply_in_thread)
                 task_status.started()

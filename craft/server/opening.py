@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from craft.clock import Clock
+from craft.clock.chrony import ChronyClock
+from craft.clock.ntp import NtpClock
 from craft.clock.system import SystemClock
+from craft.clock.watch import WatchedClock
 from craft.config import Config
 from craft.errors import ConfigError, FatalError
 from craft.server.core import M, Server
@@ -51,7 +54,7 @@ async def open_server(
         server = Server(
             config,
             state_machine,
-            clock=clock or SystemClock(),
+            clock=clock or configured_clock(config),
             storage=storage,
             recovered=recovered,
             transport=transport,
@@ -99,6 +102,15 @@ def _open_storage(config: Config) -> Storage:
     return RocksStorage.open(
         config.data_dir, cluster_id=config.cluster, server_id=config.server_id, groups=config.group_count
     )
+
+
+def configured_clock(config: Config) -> WatchedClock:
+    """The clock that a configuration describes, watched."""
+    settings = config.clock
+    if settings.source == "ntp":
+        interval_s = settings.ntp_poll_interval_ms / 1000
+        return WatchedClock(NtpClock(settings.ntp_addresses, poll_interval_s=interval_s))
+    return WatchedClock(ChronyClock() if settings.source == "chrony" else SystemClock())
 
 
 def tcp_transport(config: Config, storage: Storage) -> TcpTransport:

@@ -131,7 +131,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def chronyd(*directives: str) -> Iterator[Path]:
-    """A chronyd in the foreground that touches no clock, with its control socket in a directory of its own."""
+    """A chronyd in the foreground that touches no clock, its control socket in a directory of its own."""
     assert CHRONYD is not None
     # not pytest's own directory: a socket's path must be short
     with tempfile.TemporaryDirectory(prefix="craft-chrony-", dir="/tmp") as name:
