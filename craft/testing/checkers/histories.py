@@ -15,6 +15,7 @@ from craft.testing.checkers.ledger import Ledger
 from craft.testing.history import Operation, Outcome
 from craft.testing.linearizability import Verdict, check
 from craft.testing.model import Model
+from craft.testing.sameness import same, sight
 
 if typing.TYPE_CHECKING:
     from craft.testing.world import World
@@ -86,16 +87,16 @@ class Replay(Checker):
             start += len(commands)
         for operation in operations:
             if operation.kind == "write":
-                got = None if operation.results is None else list(operation.results)
-                if (operation.requests, got) not in parts:
-                    self._fail(operation, [part for part in parts if part[0] == operation.requests])
+                expected = [part for commands, part in parts if commands == operation.requests]
+                if not any(_alike(operation.results, part) for part in expected):
+                    self._fail(operation, expected)
 
     def _reads(self, machine: Any, operations: Sequence[Operation]) -> None:
         query = getattr(machine, "query", None)
         for operation in operations:
             if operation.kind == "read":
                 expected = [query(request) if query else None for request in operation.requests]
-                if operation.results is None or list(operation.results) != expected:
+                if operation.results is None or not _alike(operation.results, expected):
                     self._fail(operation, expected)
 
     def _fail(self, operation: Operation, expected: object) -> None:
@@ -105,6 +106,10 @@ class Replay(Checker):
             f" answered {operation.results!r} at position {operation.position}; the merged log gives"
             f" {expected!r} there",
         )
+
+
+def _alike(results: Sequence[Any] | None, expected: Sequence[Any] | None) -> bool:
+    return same(*(sight(None if one is None else list(one)) for one in (results, expected)))
 
 
 def _apply(machine: Any, merged: Merged) -> Sequence[Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from craft.ready import Merged
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import Ledger
+from craft.testing.sameness import Sight, same, sight
 from craft.testing.workloads import digest
 from craft.types import GroupId, Index, Position, ServerId, Timestamp, is_command
 
@@ -116,26 +117,26 @@ class MergedInOrder(Checker):
 
 
 class ResultsAgree(Checker):
-    """The state machine answers the same at the same position on every server: byte-equal, as printed."""
+    """The state machine answers the same at the same position on every server."""
 
     PROPERTY = "equal results at equal positions"
 
     def __init__(self) -> None:
-        self._results: list[str] = []
+        self._results: list[Sight] = []
 
     def applied(
         self, server: SimServer, entries: Sequence[Merged], results: Sequence[Sequence[Any] | None]
     ) -> None:
-        """A text is kept, not the results: a machine may go on with what it returned."""
+        """Not the results are kept: a machine may go on with what it returned."""
         for merged, result in zip(entries, results, strict=True):
-            text = repr(result)
+            seen = sight(result)
             if merged.position > len(self._results):
-                self._results.append(text)
-            elif self._results[merged.position - 1] != text:
+                self._results.append(seen)
+            elif not same(self._results[merged.position - 1], seen):
                 raise Violation(
                     self.PROPERTY,
-                    f"position {merged.position} gives {text} on server {server.id}, and gave"
-                    f" {self._results[merged.position - 1]}",
+                    f"position {merged.position} gives {seen.text} on server {server.id}, and gave"
+                    f" {self._results[merged.position - 1].text}",
                 )
 
 
