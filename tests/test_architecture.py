@@ -27,6 +27,7 @@ FLOORS = """
 1  recovery/
 1  placement/
 1  clock.interval
+1  clock.offsets
 1  clock.stamper
 1  clock.polling
 1  clock.samples < clock.selection < clock.discipline
@@ -56,6 +57,7 @@ DEPENDENCIES = frozenset({"trio", "msgpack", "ntplib", "rocksdict"})
 
 TESTING = "testing"
 TESTING_ALLOWED_IN = frozenset({"cli.simulate"})
+PUBLIC_PACKAGES = ("craft", "craft.testing")
 SANS_IO_EXAMPLE = "04_sans_io"
 
 
@@ -289,20 +291,20 @@ def public_names(package: str) -> frozenset[str] | None:
     return None
 
 
-def private_in_examples(examples: Mapping[str, str], package: str) -> list[str]:
-    """Examples that reach behind `import craft` and `from craft import name`."""
-    public = public_names(package)
+def private_in_examples(examples: Mapping[str, str], packages: Mapping[str, str]) -> list[str]:
+    """Examples that reach behind `import craft` and `from PACKAGE import name` of these packages."""
+    public = {package: public_names(text) for package, text in packages.items()}
     complaints = []
     for example, text in examples.items():
         if example.endswith(SANS_IO_EXAMPLE):
             continue
         for statement in ast.walk(ast.parse(text)):
             if isinstance(statement, ast.Import):
-                reached = {alias.name for alias in statement.names if alias.name.startswith("craft.")}
+                reached = {alias.name for alias in statement.names if top(alias.name) == "craft"} - {*public}
             elif isinstance(statement, ast.ImportFrom) and top(statement.module or "") == "craft":
-                names = {alias.name for alias in statement.names}
-                private = set() if public is None else names - public
-                reached = private if statement.module == "craft" else {str(statement.module)}
+                package, names = str(statement.module), {alias.name for alias in statement.names}
+                known = public.get(package)
+                reached = {package} if package not in public else set() if known is None else names - known
             else:
                 continue
             complaints += [f"{example}:{statement.lineno}: {name} is not public" for name in sorted(reached)]
@@ -331,7 +333,9 @@ def test_the_house_keeps_the_rule(rule: Rule) -> None:
 
 def test_examples_import_public_names_only() -> None:
     """What an example needs, a user can have: no example reaches inside, the sans-IO one excepted."""
-    assert private_in_examples(sources("examples"), sources("craft")["craft"]) == []
+    modules = sources("craft")
+    packages = {name: modules[name] for name in PUBLIC_PACKAGES}
+    assert private_in_examples(sources("examples"), packages) == []
 
 
 def test_nothing_imports_the_bench() -> None:
@@ -450,14 +454,17 @@ def test_what_is_allowed_is_not_complained_of() -> None:
         "from craft.config import Config",
         "from craft import engine",
         "import craft.raft as r",
+        "from craft.testing import swarm",
+        "from craft.testing.user import simulate",
     ],
 )
 def test_an_example_that_reaches_inside_is_noticed(line: str) -> None:
-    """Anything but `import craft` and its public names is behind the counter."""
-    package = "__all__ = ['Config', 'open_server']"
-    assert private_in_examples({"examples.09_new": line}, package) != []
-    assert private_in_examples({"examples.04_sans_io": line}, package) == []
-    assert private_in_examples({"examples.09_new": "import craft\nfrom craft import Config"}, package) == []
+    """Anything but the packages for users and their public names is behind the counter."""
+    packages = {"craft": "__all__ = ['Config', 'open_server']", "craft.testing": "__all__ = ['simulate']"}
+    assert private_in_examples({"examples.09_new": line}, packages) != []
+    assert private_in_examples({"examples.04_sans_io": line}, packages) == []
+    public = "import craft\nfrom craft import Config\nfrom craft.testing import simulate"
+    assert private_in_examples({"examples.09_new": public}, packages) == []
 
 
 def test_an_import_of_the_bench_is_noticed() -> None:
