@@ -155,13 +155,15 @@ class Frame(NamedTuple):
 
     `clock` is the sender's clock, `sent` its monotonic time, both in ns, at sending; `echo` is the newest
     `sent` that it has from the receiver (0: none yet), so the receiver can carry `clock` forward from its own
-    send time (PROTOCOL 2). `demand` is PROTOCOL 3; `links` are the peers that the sender hears directly;
-    `commits` are `(group, index, term)` known committed (PROTOCOL 9).
+    send time (PROTOCOL 2). `held` is how long ago it took the frame with that `sent`, in ns: so the receiver
+    can tell how long the way takes. `demand` is PROTOCOL 3; `links` are the peers that the sender hears
+    directly; `commits` are `(group, index, term)` known committed (PROTOCOL 9).
     """
 
     clock: Timestamp
     sent: int
     echo: int
+    held: int
     demand: Timestamp
     links: tuple[ServerId, ...]
     commits: tuple[tuple[GroupId, Index, Term], ...]

@@ -430,7 +430,7 @@ class Cluster:
         """Hand a server a frame as if a peer had sent it; raises what the engine raises."""
         server = self.servers[receiver]
         clock = self.clock_of(sender)
-        frame = Frame(clock, self.time, 0, 0, (), (), messages)
+        frame = Frame(clock, self.time, 0, 0, 0, (), (), messages)
         server.engine.receive(sender, frame, server.now())
         self._schedule(server, self.time)
 

@@ -108,6 +108,7 @@ frames = st.builds(
     numbers,
     numbers,
     numbers,
+    numbers,
     st.lists(server_ids, max_size=4).map(tuple),
     st.lists(st.tuples(groups, numbers, numbers), max_size=4).map(tuple),
     st.lists(messages, max_size=4).map(tuple),

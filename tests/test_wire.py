@@ -54,6 +54,7 @@ SAMPLE = Frame(
     1_700_000_000_000_000_000,
     5,
     4,
+    3,
     0,
     (1, 2),
     ((3, 7, 4),),
@@ -264,13 +265,13 @@ def test_deep_nesting_is_refused(depth: int) -> None:
         with pytest.raises(WireError):
             decode_frame(opening * depth + b"\x01" * 10)
         with pytest.raises(WireError):
-            decode_frame(b"\x97" + b"\x91" * depth + b"\x01" * 7)
+            decode_frame(b"\x98" + b"\x91" * depth + b"\x01" * 7)
 
 
 def spoilt(message: Message, path: tuple[int, ...], value: object) -> list[Any]:
     """`message` in a frame, with the value at `path` (fields count from 1, as the code is first) replaced."""
     frame = packed(frame_of(message))
-    place = frame[6][0]
+    place = frame[7][0]
     for at in path[:-1]:
         place = place[at]
     place[path[-1]] = value
@@ -311,11 +312,12 @@ def test_a_wrong_header_is_named() -> None:
     """The frame's own fields are checked like a message's."""
     for at, value, expected in [
         (0, 2**63, "Frame.clock is 9223372036854775808; allowed is"),
-        (3, False, "Frame.demand is False; allowed is"),
-        (4, [-1], "Frame.links[0] is -1; allowed is a server id"),
-        (5, [[0, 1]], "Frame.commits[0] is (0, 1); allowed is (group"),
-        (5, [[0, 1, 1]] * 22, "Frame.commits is"),
-        (6, 7, "Frame.messages is 7; allowed is an array"),
+        (3, -1, "Frame.held is -1; allowed is"),
+        (4, False, "Frame.demand is False; allowed is"),
+        (5, [-1], "Frame.links[0] is -1; allowed is a server id"),
+        (6, [[0, 1]], "Frame.commits[0] is (0, 1); allowed is (group"),
+        (6, [[0, 1, 1]] * 22, "Frame.commits is"),
+        (7, 7, "Frame.messages is 7; allowed is an array"),
     ]:
         value_with = packed(SAMPLE)
         value_with[at] = value
@@ -326,7 +328,7 @@ def test_a_configuration_is_sorted_sets() -> None:
     """Equal configurations are equal bytes, so doubles and disorder are refused."""
     report = [[1, 1], [1, 1], [1, 1], [[2, 1], [], []]]
     frame = packed(frame_of())
-    frame[6] = [[CODES[ReadReport], 5, [report]]]
+    frame[7] = [[CODES[ReadReport], 5, [report]]]
     assert "ReadReport.groups[0].configuration.voters[1] is 1; allowed is a server id" in wrong(frame)
 
 

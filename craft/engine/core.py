@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from craft.clock.interval import Readings
+from craft.clock.offsets import Offsets
 from craft.engine import leading, linking, loading, merging, placing, proposing, reading, status
 from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
 from craft.errors import Overloaded, WireError
@@ -105,6 +106,7 @@ class Engine:
             peers={peer: Peer(peer) for peer in sorted(voters - {server_id})},
             gone=gone,
             readings=Readings(monotonic),
+            offsets=Offsets(),
             merger=Merger(groups),
             sessions=Sessions(),
             reads=QuorumReads(rng.getrandbits(48)),
@@ -153,6 +155,7 @@ class Engine:
         peer.heard_at, peer.echo, peer.links = now.monotonic_ns, frame.sent, frame.links
         if e.started <= frame.echo <= now.monotonic_ns:
             peer.reached_at = max(peer.reached_at, frame.echo)
+            e.offsets.observe(sender, frame, now.monotonic_ns)
         e.readings.observe(sender, frame.clock, frame.echo, now)
         for message in frame.messages:
             _HANDLERS[type(message)](e, sender, message)

@@ -99,7 +99,8 @@ def _frame(e: EngineState, peer: Peer) -> Frame:
     commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
     monotonic, clock = e.now
-    return Frame(max(0, clock), monotonic, peer.echo, e.demand, _heard(e), commits, messages)
+    held = 0 if peer.heard_at is None else monotonic - peer.heard_at
+    return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, _heard(e), commits, messages)
 
 
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from craft.clock.interval import Readings
+from craft.clock.offsets import Offsets
 from craft.limits import EngineLimits
 from craft.merge import Merger
 from craft.messages import Message
@@ -131,6 +132,7 @@ class EngineState:
     peers: dict[ServerId, Peer]
     gone: set[ServerId]
     readings: Readings
+    offsets: Offsets
     merger: Merger
     sessions: Sessions
     reads: QuorumReads

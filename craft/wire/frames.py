@@ -190,15 +190,16 @@ def _decode_messages(value: Any, groups: int) -> tuple[Message, ...]:
 
 
 _links = array_of(a_server, SERVERS_MAX)
-_FRAME_CHECKS: tuple[Check, ...] = (a_number, a_number, a_number, a_number, _links, commits, _decode_messages)
+_FRAME_NUMBERS = 5
+_FRAME_CHECKS: tuple[Check, ...] = (*[a_number] * _FRAME_NUMBERS, _links, commits, _decode_messages)
 
 
 def _decode_fields(value: Any, groups: int) -> Frame:
-    if type(value) is tuple and len(value) == len(_FRAME_CHECKS) and are_numbers(value[:4]):
-        clock, sent, echo, demand, links, known, messages = value
+    if type(value) is tuple and len(value) == len(_FRAME_CHECKS) and are_numbers(value[:_FRAME_NUMBERS]):
+        clock, sent, echo, held, demand, links, known, messages = value
         try:
             links, known = _links(links, groups), commits(known, groups)
-            return Frame(clock, sent, echo, demand, links, known, _decode_messages(messages, groups))
+            return Frame(clock, sent, echo, held, demand, links, known, _decode_messages(messages, groups))
         except Wrong:
             pass  # the long way names the field
     return Frame._make(checked(Frame._fields, _FRAME_CHECKS, value, groups))

@@ -240,7 +240,7 @@ def test_a_commit_of_a_group_that_does_not_exist_is_the_peers_fault() -> None:
     """The commits in a frame's header are checked like its messages."""
     c = Cluster()
     c.settle()
-    frame = Frame(EPOCH, c.time, 0, 0, (), ((3, 1, 1),), ())
+    frame = Frame(EPOCH, c.time, 0, 0, 0, (), ((3, 1, 1),), ())
     with pytest.raises(WireError, match="group 3"):
         c.servers[0].engine.receive(1, frame, c.servers[0].now())
     c.write_and_wait(0, b"goes on")
@@ -303,7 +303,7 @@ def test_a_demand_from_beyond_all_time_is_the_peers_fault() -> None:
     c = Cluster()
     c.settle_evenly()
     server = c.servers[0]
-    frame = Frame(clock=0, sent=1, echo=0, demand=2**62 + 1, links=(), commits=(), messages=())
+    frame = Frame(clock=0, sent=1, echo=0, held=0, demand=2**62 + 1, links=(), commits=(), messages=())
     with pytest.raises(WireError, match="demands timestamp 4611686018427387905"):
         server.engine.receive(1, frame, server.now())
     c.write_and_wait(0, b"goes on")

@@ -113,7 +113,7 @@ def story() -> Story:
 
 def frame(*messages: Message) -> Frame:
     """A frame with nothing else to say."""
-    return Frame(0, 0, 0, 0, (), (), messages)
+    return Frame(0, 0, 0, 0, 0, (), (), messages)
 
 
 def after(r: RaftState, *, term: int | None = None, stamp: int = 1, payload: bytes = b"") -> Entry:

@@ -25,7 +25,7 @@ LIMITS = TransportLimits(reconnect_delay_ms_min=1, reconnect_delay_ms_max=20, se
 
 
 def frame_of(*messages: Message, sent: int = 0) -> Frame:
-    return Frame(1, sent, 0, 0, (), (), messages)
+    return Frame(1, sent, 0, 0, 0, (), (), messages)
 
 
 def bulk(size: int, *, sent: int = 0) -> Frame:

@@ -14,7 +14,7 @@ from tests.transport.inboxes import RecordingInbox
 
 
 def query(number: int) -> Frame:
-    return Frame(1, 0, 0, 0, (), (), (ReadQuery(number),))
+    return Frame(1, 0, 0, 0, 0, (), (), (ReadQuery(number),))
 
 
 @pytest.fixture

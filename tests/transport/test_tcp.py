@@ -43,7 +43,7 @@ from tests.transport.inboxes import RecordingInbox
 
 HELLO = Hello(MAGIC, PROTOCOL_VERSION, "peer", "shop", 2, DISKS[2], 21, b"n" * 16)
 WELCOME = Welcome(MAGIC, PROTOCOL_VERSION, "shop", 1, DISKS[1], 21, b"n" * 16)
-QUERY = Frame(1, 0, 0, 0, (), (), (ReadQuery(1),))
+QUERY = Frame(1, 0, 0, 0, 0, (), (), (ReadQuery(1),))
 LIMITS = TransportLimits(reconnect_delay_ms_min=1, reconnect_delay_ms_max=20, connect_timeout_ms=20_000)
 NOWHERE: Address = ("127.0.0.1", 9)
 
