@@ -8,21 +8,40 @@ Invariants
   advances.
 - What a request's body holds is judged alike on every server: a body that is no array of bytes has no
   commands.
+- What a remote client's request was answered is kept, for its repetitions, until the client has it: the same
+  on every server, and a plain value, so that it can be part of a snapshot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
+from craft.client_sessions import ClientResults
 from craft.errors import ApplyFailed
-from craft.ready import Merged
+from craft.ready import Judged, Merged, Verdict
 from craft.state_machine import Batch, StateMachine
+from craft.types import Position, Timestamp
+from craft.wire.plain import plain
 
-Answer = tuple[Any, Sequence[Any] | None]
-"""The token of a request of this server, and its results."""
+Results = Sequence[Any] | None
+
+
+class Told(NamedTuple):
+    """What a remote client is told of its request. `results`: of its commands; None where there are none."""
+
+    verdict: Verdict
+    opened: Position
+    position: Position
+    timestamp: Timestamp
+    results: Results = None
+    known: bool = True  # False: it took effect, and its results are no longer kept
+
+
+Answer = tuple[Any, Any]
+"""The token of a request of this server, and its results (`Results`), or what a client is told (`Told`)."""
 
 
 def unpack(body: bytes) -> list[bytes]:
@@ -41,29 +60,58 @@ class Applier:
         self.machine = machine
         self.commands_total = 0
         self.entries_total = 0
+        self.client_results = ClientResults()
 
     def run(self, entries: list[Merged]) -> list[Answer]:
         """Apply merged entries; returns the calls of this server that are answered by it."""
         answers: list[Answer] = []
         for merged in entries:
-            if merged.requests:
-                self._apply(merged, answers)
+            shares = self._apply(merged, answers) if merged.requests else []
+            if merged.clients:
+                self._tell(merged, shares, answers)
         self.entries_total += len(entries)
         return answers
 
-    def _apply(self, merged: Merged, answers: list[Answer]) -> None:
+    def _apply(self, merged: Merged, answers: list[Answer]) -> list[Results]:
+        """Returns each request's share of the results, where a client's is among them."""
         parts = [unpack(request.body) for request in merged.requests]
         commands = parts[0] if len(parts) == 1 else [command for part in parts for command in part]
         batch = Batch(merged.position, merged.timestamp, commands)
         self.commands_total += len(commands)
         results = self._call(batch)
+        shares: list[Results] = []
         start = 0
         for request, part in zip(merged.requests, parts, strict=True):
-            if request.token is not None:
-                answers.append(
-                    (request.token, None if results is None else results[start : start + len(part)])
-                )
+            if request.token is not None or merged.clients:
+                share = None if results is None else results[start : start + len(part)]
+                shares.append(share)
+                if request.token is not None:
+                    answers.append((request.token, share))
             start += len(part)
+        return shares
+
+    def _tell(self, merged: Merged, shares: list[Results], answers: list[Answer]) -> None:
+        """Keep what clients' requests came to, in their order, and answer those of this server."""
+        for judged in merged.clients:
+            told = Told(judged.verdict, judged.opened, merged.position, merged.timestamp)
+            if judged.verdict in {Verdict.EXECUTED, Verdict.REPEATED}:
+                self.client_results.prune(judged.session, judged.answered_below)
+            if judged.verdict is Verdict.EXECUTED:
+                told = told._replace(results=shares[judged.part])
+                self.client_results.keep(judged.session, judged.request, _packed(shares[judged.part]))
+            elif judged.verdict is Verdict.REPEATED:
+                told = self._again(judged, told)
+            elif judged.verdict in {Verdict.CLOSED, Verdict.EXPIRED}:
+                self.client_results.drop(judged.session)
+            if judged.token is not None:
+                answers.append((judged.token, told))
+
+    def _again(self, judged: Judged, told: Told) -> Told:
+        """The answer of the first time, as far as it is kept."""
+        packed = self.client_results.find(judged.session, judged.request)
+        if packed is None:
+            return told._replace(known=False)
+        return told._replace(results=msgpack.unpackb(packed, strict_map_key=False))
 
     def _call(self, batch: Batch) -> Sequence[Any] | None:
         try:
@@ -83,6 +131,11 @@ class Applier:
                 f" at position {batch.position}"
             )
         return results
+
+
+def _packed(results: Results) -> bytes:
+    packed: bytes = msgpack.packb(None if results is None else plain(list(results)))
+    return packed
 
 
 def _blame(batch: Batch, error: Exception) -> str:

@@ -157,3 +157,28 @@ class ClientLimits:
 
     request_timeout_ms: int = 10_000
     """A request without an answer for this long is answered Unknown: it may or may not take effect."""
+
+
+# -- sessions of remote clients --------------------------------------------------------------------
+# What is judged in the merged log must be judged alike on every server: constants, never configuration.
+
+CLIENT_SESSIONS_MAX = 10_000
+"""Sessions of clients open at once, in the whole cluster; beyond it none is opened. Each costs a KiB."""
+
+CLIENT_WINDOW_REQUESTS_MAX = 1024
+"""How far a client's requests may run ahead of the first that is not answered; beyond it they are refused."""
+
+CLIENT_RESULTS_BYTES_MAX = 64 * MIB
+"""Results kept for requests that are repeated, all sessions together; the oldest are forgotten first."""
+
+CLIENT_RESULT_BYTES_MAX = 1 * MIB
+"""A request's results beyond this are not kept at all: it would cost many others theirs."""
+
+CLIENT_RESULT_OVERHEAD_BYTES = 256
+"""What keeping a result costs beside its bytes."""
+
+CLIENT_SESSION_TTL_MS_MIN = 1_000
+"""A session's least time to live. Shorter, an election would end it."""
+
+CLIENT_SESSION_TTL_MS_MAX = 24 * 60 * 60 * 1000
+"""Its greatest: what a client leaves behind is gone after a day."""

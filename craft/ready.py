@@ -7,6 +7,7 @@ wait for a write are held back by the engine itself until `Engine.persisted`, so
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple
 
 from craft.messages import Frame
@@ -23,6 +24,33 @@ class Request(NamedTuple):
     body: bytes  # a msgpack array of commands
 
 
+class Verdict(Enum):
+    """What a remote client's request came to at its place in the merged log."""
+
+    OPENED = "the session is open"
+    EXECUTED = "it takes effect here"
+    REPEATED = "it took effect before"
+    TOUCHED = "the session goes on"
+    CLOSED = "the session ends here, as the client asked"
+    EXPIRED = "the session ends here, for it was idle for too long"
+    ENDED = "the session is not open"
+    ANSWERED = "the client said that it was answered"
+    BEYOND = "it is too far ahead of what was answered"
+    FULL = "there is no room for another session"
+
+
+class Judged(NamedTuple):
+    """A client's request as it was judged; `token` is the caller's, where this server is the origin."""
+
+    verdict: Verdict
+    token: Any
+    session: bytes
+    opened: Position  # of the `open` that it belongs to
+    request: int = 0
+    answered_below: int = 0
+    part: int = 0  # EXECUTED: which of `Merged.requests` carries its commands
+
+
 class Merged(NamedTuple):
     """One command entry in merged order. Duplicates and requests of closed sessions are left out already."""
 
@@ -32,6 +60,8 @@ class Merged(NamedTuple):
     index: Index  # type: ignore[assignment]  # as in Entry
     kind: EntryKind
     requests: tuple[Request, ...]
+    clients: tuple[Judged, ...] = ()
+    """Remote clients' requests, in order; commands of those that take effect are among `requests`."""
 
 
 class Load(NamedTuple):

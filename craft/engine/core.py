@@ -53,6 +53,7 @@ from craft.types import (
     Recovered,
     ServerId,
     Write,
+    Timestamp,
 )
 
 if typing.TYPE_CHECKING:
@@ -237,12 +238,18 @@ class Engine:
             ]
         e.wake_at = min(deadlines)
 
-    def propose(self, token: Any, body: bytes) -> int:
-        """Take a request: `body` is a msgpack array of commands.
+    def propose(self, token: Any, body: bytes, floor: Timestamp = 0) -> int:
+        """Take a request: `body` is a msgpack array of commands, or a remote client's (`client_sessions`).
 
-        Raises a `Rejected`; answers come as `Merged` with the token.
+        It is stamped beyond `floor`, the greatest timestamp that the client was answered at, which this
+        server's time must have reached (`takes_floor`). Raises a `Rejected`; answers come as `Merged` with
+        the token.
         """
-        return proposing.propose(self.state, token, body)
+        return proposing.propose(self.state, token, body, floor)
+
+    def takes_floor(self, floor: Timestamp) -> bool:
+        """Would `propose` take this floor?"""
+        return proposing.takes_floor(self.state, floor)
 
     def read(self, token: Any) -> None:
         """Ask for a linearizable read, or raise Overloaded.

@@ -18,7 +18,7 @@ from typing import Any
 
 from craft.clock import stamper
 from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
-from craft.errors import CommandTooLarge, NotReady, Overloaded, SessionTaken
+from craft.errors import CommandTooLarge, NotReady, Overloaded, Rejected, SessionTaken
 from craft.marks import mark
 from craft.messages import Forward, ForwardRefused
 from craft.raft import RaftState
@@ -38,7 +38,7 @@ DETOUR_MS = 300
 """How soon it is placed again that a peer could not pass on to a leader: about an election."""
 
 
-def propose(e: EngineState, token: Any, body: bytes) -> int:
+def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0) -> int:
     """Take a request from a caller on this server, or raise. Returns its request number."""
     if e.stopping:
         raise NotReady("the server is stopping and takes no commands")
@@ -52,12 +52,22 @@ def propose(e: EngineState, token: Any, body: bytes) -> int:
         )
     if len(e.pending) >= e.limits.proposals_max:
         raise Overloaded(f"unanswered requests would exceed proposals_max = {e.limits.proposals_max}")
-    pending = Pending(token, e.next_request, body)
+    if floor and not takes_floor(e, floor):
+        raise Rejected(f"answered at {floor}, which is beyond what this server's clock and logs have reached")
+    pending = Pending(token, e.next_request, body, floor=floor)
     e.next_request += 1
     e.pending[pending.request] = pending
     e.pending_bytes += len(body)
     e.unrouted.append(pending)
     return pending.request
+
+
+def takes_floor(e: EngineState, floor: Timestamp) -> bool:
+    """Has time reached what a remote client says that it was answered at? So no client can move it (†).
+
+    Asked before its request is taken: one that no time ever reaches must not stay in our session's window.
+    """
+    return floor <= max(e.answered_timestamp, e.greatest_timestamp, _bounded_now(e, 0))
 
 
 def cost(proposal: Proposal) -> int:
@@ -103,7 +113,8 @@ def parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal,
 def _proposal(e: EngineState, pending: Pending) -> Proposal:
     # The line and the floor are read together and travel together (PROTOCOL 5, †).
     below = next(iter(e.pending), e.next_request)
-    return Proposal(e.me, e.counter, pending.request, below, e.answered_timestamp, pending.body)
+    answered = max(e.answered_timestamp, pending.floor)
+    return Proposal(e.me, e.counter, pending.request, below, answered, pending.body)
 
 
 def _queue_here(e: EngineState, pending: Pending, led: list[GroupId]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from craft.client_sessions import ClientSessions
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.limits import EngineLimits
@@ -89,6 +90,7 @@ class Pending:
     sent: bool = False  # it left this server, or was appended here: from then on its fate is not ours to know
 
 
+    floor: Timestamp = 0  # the greatest timestamp that the client behind it was answered at
 @dataclass(slots=True)
 class LeaderQueue:
     """Proposals that wait for their group's leader, which is here."""
@@ -185,6 +187,7 @@ class EngineState:
     digest: bytes = bytes(16)
     recent: deque[tuple[Position, Timestamp, GroupId, Index, int, bytes]] = field(
         default_factory=lambda: deque(maxlen=RECENT_MERGED_MAX)
+    clients: ClientSessions = field(default_factory=ClientSessions)
     )
 
     # this server's session and requests
