@@ -7,6 +7,7 @@ Invariants
   no locks, no lookups by name. Everything runs on the event loop's thread.
 - A metric's name is in Prometheus' style, unit last: `craft_commands_applied_total`, `craft_turn_seconds`.
   One name has one type, unit and help; its metrics differ in their labels.
+- A metric that is read when collected may be unknown (None) at that moment: then it is left out.
 - `collect` returns only strings, numbers, lists and dicts: JSON, msgpack or an exporter can take it as it is.
 """
 
@@ -42,14 +43,17 @@ class Metric(abc.ABC):
         self.help = help
         self.labels = dict(labels or {})
 
-    def collect(self) -> dict[str, Any]:
-        """Everything about it, as plain values."""
+    def collect(self) -> dict[str, Any] | None:
+        """Everything about it, as plain values; None while it is unknown."""
+        reading = self.reading()
+        if reading is None:
+            return None
         head = {"name": self.name, "type": self.kind, "unit": self.unit, "help": self.help}
-        return {**head, "labels": dict(self.labels), **self.reading()}
+        return {**head, "labels": dict(self.labels), **reading}
 
     @abc.abstractmethod
-    def reading(self) -> dict[str, Any]:
-        """The values alone."""
+    def reading(self) -> dict[str, Any] | None:
+        """The values alone, if they are known."""
 
 
 class Value(Metric):
@@ -62,16 +66,19 @@ class Value(Metric):
         unit: str,
         help: str,
         labels: Labels | None = None,
-        read: Callable[[], Number] | None = None,
+        read: Callable[[], Number | None] | None = None,
     ) -> None:
         super().__init__(name, unit=unit, help=help, labels=labels)
         self.value: Number = 0
         self._read = read
 
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, Any] | None:
         """The number as it stands."""
         if self._read is not None:
-            self.value = self._read()
+            found = self._read()
+            if found is None:
+                return None
+            self.value = found
         return {"value": self.value}
 
 
@@ -189,7 +196,7 @@ class Metrics:
         unit: str,
         help: str,
         labels: Labels | None = None,
-        read: Callable[[], Number] | None = None,
+        read: Callable[[], Number | None] | None = None,
     ) -> Counter:
         """A new counter; with `read`, one that is asked when collected."""
         assert name.endswith("_total"), f"{name}: a counter's name ends in _total"
@@ -204,7 +211,7 @@ class Metrics:
         unit: str,
         help: str,
         labels: Labels | None = None,
-        read: Callable[[], Number] | None = None,
+        read: Callable[[], Number | None] | None = None,
     ) -> Gauge:
         """A new gauge; with `read`, one that is asked when collected."""
         gauge = Gauge(name, unit=unit, help=help, labels=labels, read=read)
@@ -235,5 +242,8 @@ class Metrics:
         self._metrics[key] = metric
 
     def collect(self) -> list[dict[str, Any]]:
-        """Every metric as plain values, by name and labels."""
-        return [metric.collect() for _, metric in sorted(self._metrics.items(), key=lambda item: item[0])]
+        """Every metric that is known as plain values, by name and labels."""
+        collected = (
+            metric.collect() for _, metric in sorted(self._metrics.items(), key=lambda item: item[0])
+        )
+        return [values for values in collected if values is not None]

@@ -28,7 +28,7 @@ FLOORS = """
 1  recovery/
 1  placement/
 1  clock.interval
-1  clock.offsets
+1  clock.offsets < clock.verdict
 1  clock.stamper
 1  clock.polling
 1  clock.samples < clock.selection < clock.discipline

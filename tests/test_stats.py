@@ -53,6 +53,18 @@ def test_a_number_that_is_counted_elsewhere_is_read_when_collected() -> None:
     assert [metric["value"] for metric in metrics.collect()] == [3]
 
 
+def test_what_is_unknown_is_left_out() -> None:
+    """A made-up number would be drawn as a measurement."""
+    known: list[float] = []
+    metrics = Metrics()
+    metrics.gauge(
+        "craft_error_seconds", unit="seconds", help="Off.", read=lambda: known[0] if known else None
+    )
+    assert metrics.collect() == []
+    known.append(0.5)
+    assert [metric["value"] for metric in metrics.collect()] == [0.5]
+
+
 def test_metrics_are_collected_by_name_and_labels() -> None:
     """The order does not depend on who was made first."""
     metrics = Metrics()

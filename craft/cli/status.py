@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import trio
 
 from craft import client
+from craft.cli.clocks import ahead, clocks, row
 from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, json_of
+from craft.clock.verdict import duration
 from craft.config import Config
 from craft.errors import ConfigError, CraftError, Unreachable
 
@@ -21,7 +23,10 @@ DESCRIPTION = """\
 One block a server. Per group: the leader (* is this server), the term, the five
 rungs (how far its log is appended, persisted, committed, merged, applied) and
 its closed timestamp: no entry that commits later will be stamped at or before
-it. The merged log has reached the least of these, the safe timestamp."""
+it. The merged log has reached the least of these, the safe timestamp.
+
+At the end the clocks, as these servers see each other's: good where they differ
+by less than a frame takes, wild where one is too far from a majority's."""
 
 EPILOG = """\
 examples:
@@ -117,11 +122,15 @@ async def _ask(address: str) -> Status:
 
 
 def table(answers: Mapping[str, Status]) -> str:
-    """One block a server, in 80 columns."""
-    return "\n\n".join(
+    """One block a server, in 80 columns, and what to make of their clocks."""
+    blocks = [
         f"server ?  {address}\n  {status['error']}" if "error" in status else _block(address, status)
         for address, status in answers.items()
-    )
+    ]
+    answered = [status for status in answers.values() if "error" not in status]
+    if answered:
+        blocks.append("\n".join(clocks(answered)))
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _block(address: str, status: Status) -> str:
@@ -185,13 +194,14 @@ def _groups(status: Status) -> list[str]:
 def _peers(status: Status) -> list[str]:
     if not status["peers"]:
         return []
-    lines = ["", f"{'peer':>5}{'link':>9}{'heard':>15}{'clock offset':>16}"]
+    seen = row(status)
+    lines = ["", f"{'peer':>5}{'link':>9}{'heard':>15}{'clock offset':>16}{'error':>14}{'one-way delay':>17}"]
     for peer in status["peers"]:
         link = "up" if peer["linked"] else "refused" if peer["refused"] else "down"
         heard = "never" if peer["heard_ms_ago"] is None else f"{peer['heard_ms_ago']} ms ago"
-        offset = peer["clock_offset_ns"]
-        offset_text = "-" if offset is None else f"{offset / MS_NS:+.1f} ms"
-        lines.append(f"{peer['server_id']:>5}{link:>9}{heard:>15}{offset_text:>16}")
+        one = seen.get(peer["server_id"])
+        clock = ["-"] * 3 if one is None else [ahead(one[0]), duration(one[1]), duration(one[2])]
+        lines.append(f"{peer['server_id']:>5}{link:>9}{heard:>15}{clock[0]:>16}{clock[1]:>14}{clock[2]:>17}")
     return lines
 
 

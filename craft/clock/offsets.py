@@ -18,7 +18,7 @@ Reference: RFC 5905, 8 (offset and delay) and 10 (the clock filter).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from craft.messages import Frame
 from craft.types import Instant, ServerId
@@ -28,6 +28,9 @@ DRIFT_PPM_MAX = 100
 
 WINDOW_NS = 10_000_000_000
 """The sample of the least delay counts for no longer than this: delays change, and clocks are slewed."""
+
+SILENCE_NS_MAX = 2 * WINDOW_NS
+"""Of a peer that is silent for longer nothing is said any more."""
 
 LOOK_INTERVAL_NS = 1_000_000
 """At most one frame a peer in this time is looked at: a busy server's frames need not pay for it."""
@@ -43,6 +46,10 @@ class Estimate(NamedTuple):
     delay_ns: int  # one way, and half of the round trip: from turn to turn, waiting for either turn included
 
 
+_Sample: TypeAlias = tuple[int, int, int, int]
+"""When it arrived, the error then, the one-way delay, and the peer's clock less our monotonic clock."""
+
+
 class Offsets:
     """What one server can tell of its peers' clocks."""
 
@@ -50,41 +57,42 @@ class Offsets:
 
     def __init__(self) -> None:
         self._look_at: dict[ServerId, int] = {}
-        # peer → (when it arrived, round trip, its clock less our monotonic clock)
-        self._samples: dict[ServerId, tuple[int, int, int]] = {}
+        self._samples: dict[ServerId, _Sample] = {}
 
     def observe(self, peer: ServerId, frame: Frame, now_ns: int) -> None:
         """A frame arrived that answers one of this incarnation's, `now_ns` on our monotonic clock."""
         if now_ns < self._look_at.get(peer, now_ns):
             return
         held = frame.held
-        # The peer timed what it held on its own monotonic clock, which may go too fast.
-        delay = now_ns - frame.echo - held + held // _AGE_PER_DRIFT
-        if delay < 0:
+        delay = now_ns - frame.echo - held
+        drift = held // _AGE_PER_DRIFT + 1  # the peer timed what it held on a clock of its own
+        if delay < -drift:
             return  # it says that it held a frame for longer than that was away
         self._look_at[peer] = now_ns + LOOK_INTERVAL_NS
-        ahead = frame.clock - now_ns + delay // 2
+        way = max(0, delay) // 2
+        new = (now_ns, way + drift, way, frame.clock - now_ns + way)
         known = self._samples.get(peer)
-        if known is None or not _is_better(known, delay, ahead, now_ns):
-            self._samples[peer] = (now_ns, delay, ahead)
+        if known is None or not _is_better(known, new):
+            self._samples[peer] = new
 
     def estimates(self, now: Instant) -> dict[ServerId, Estimate]:
-        """Each peer's clock less ours, as far as frames have told."""
+        """Each peer's clock less ours, as far as frames have told of late."""
         here = now.clock_ns - now.monotonic_ns
         return {
             peer: Estimate(
                 offset_ns=ahead - here,
-                error_ns=delay // 2 + (now.monotonic_ns - at) // _AGE_PER_DRIFT + 1,
-                delay_ns=delay // 2,
+                error_ns=error + (now.monotonic_ns - at) // _AGE_PER_DRIFT,
+                delay_ns=way,
             )
-            for peer, (at, delay, ahead) in sorted(self._samples.items())
+            for peer, (at, error, way, ahead) in sorted(self._samples.items())
+            if now.monotonic_ns - at <= SILENCE_NS_MAX
         }
 
 
-def _is_better(known: tuple[int, int, int], delay: int, ahead: int, now_ns: int) -> bool:
+def _is_better(known: _Sample, new: _Sample) -> bool:
     """Is what is known still of less error than this sample, and does it agree with it?"""
-    at, known_delay, known_ahead = known
+    at, error, _, ahead = known
+    now_ns, new_error, _, new_ahead = new
     age = now_ns - at
-    drift = age // _AGE_PER_DRIFT
-    agree = abs(ahead - known_ahead) <= (delay + known_delay) // 2 + drift + 1
-    return agree and age < WINDOW_NS and delay > known_delay + 2 * drift
+    error += age // _AGE_PER_DRIFT
+    return error < new_error and age < WINDOW_NS and abs(new_ahead - ahead) <= error + new_error

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from craft.engine.state import MS, EngineState
+from craft.clock.offsets import Estimate
+from craft.clock.verdict import judge
+from craft.engine.state import MS, EngineState, Peer
 from craft.placement import Placement
 from craft.types import GroupId, Instant
 
 
 def status(e: EngineState, now: Instant) -> dict[str, Any]:
     """A dict of plain values (ints, strings, lists, dicts). Times are ns unless the key says otherwise."""
-    clocks = e.readings.clocks(now, e.me)
+    seen = e.offsets.estimates(now)
+    servers = sorted([e.me, *e.peers])
+    bound = e.limits.clock_offset_ms_max
     return {
         "server_id": e.me,
-        "servers": sorted([e.me, *e.peers]),
+        "servers": servers,
         "session": e.session_state.value,
         "session_counter": e.counter,
         "stopping": e.stopping,
         "clock_ns": now.clock_ns,
         "clock_clamped": e.clamped_since is not None,
         "clock_clamps": e.clamps,
+        "clock_offset_ms_max": bound,
+        "clock_verdict": str(judge({e.me: seen}, servers, offset_ns_max=bound * MS)),
         "closed_timestamps": list(e.merger.closed),
         "safe_timestamp": e.merger.safe,
         "demand": e.demand,
@@ -38,17 +44,20 @@ def status(e: EngineState, now: Instant) -> dict[str, Any]:
         "pending_reads": e.reads.pending,
         "write_under_way": e.writing is not None,
         "groups": [_group(e, group) for group in range(len(e.replicas))],
-        "peers": [
-            {
-                "server_id": peer.id,
-                "linked": peer.linked,
-                "refused": peer.id in e.gone,
-                "heard_ms_ago": None if peer.heard_at is None else (now.monotonic_ns - peer.heard_at) // MS,
-                "clock_offset_ns": clocks[peer.id] - now.clock_ns if peer.id in clocks else None,
-                "hears": list(peer.links),
-            }
-            for peer in e.peers.values()
-        ],
+        "peers": [_peer(e, peer, now, seen.get(peer.id)) for peer in e.peers.values()],
+    }
+
+
+def _peer(e: EngineState, peer: Peer, now: Instant, clock: Estimate | None) -> dict[str, Any]:
+    return {
+        "server_id": peer.id,
+        "linked": peer.linked,
+        "refused": peer.id in e.gone,
+        "heard_ms_ago": None if peer.heard_at is None else (now.monotonic_ns - peer.heard_at) // MS,
+        "clock_offset_ns": None if clock is None else clock.offset_ns,
+        "clock_offset_error_ns": None if clock is None else clock.error_ns,
+        "one_way_delay_ns": None if clock is None else clock.delay_ns,
+        "hears": list(peer.links),
     }
 
 

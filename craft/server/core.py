@@ -110,6 +110,7 @@ class Server(Generic[M]):
         self._ended = False
         self.measures = Measures()
         self.measures.watch(self._engine.state)
+        self.measures.watch_clocks(self._engine.state, clock, self._now)
 
     # -- what users call --------------------------------------------------------------------------
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from craft.clock import Clock
 from craft.engine.state import EngineState
 from craft.stats import Metrics
+from craft.types import Instant, ServerId
 
 SECOND_NS = 1_000_000_000
 
@@ -113,3 +117,35 @@ class Measures:
             help="Greatest timestamp appended less the safe timestamp, while something waits.",
             read=lambda: (e.greatest_timestamp - e.merger.safe) / SECOND_NS if e.merger.bytes else 0,
         )
+
+    def watch_clocks(self, e: EngineState, clock: Clock, now: Callable[[], Instant]) -> None:
+        """Add what the clock says of itself, and what is seen of the peers' clocks."""
+
+        def error() -> float | None:
+            stated = clock.error()
+            return None if stated is None else stated / SECOND_NS
+
+        self.metrics.gauge(
+            "craft_clock_error_seconds",
+            unit="seconds",
+            help="How far this server's clock may be off by its own word; absent: unknown.",
+            read=error,
+        )
+        for peer in e.peers:
+            self._watch_clock(e, peer, now)
+
+    def _watch_clock(self, e: EngineState, peer: ServerId, now: Callable[[], Instant]) -> None:
+        def seen(field: str) -> Callable[[], float | None]:
+            def read() -> float | None:
+                estimate = e.offsets.estimates(now()).get(peer)
+                return None if estimate is None else float(getattr(estimate, field)) / SECOND_NS
+
+            return read
+
+        for name, field, help_ in (
+            ("craft_clock_offset_seconds", "offset_ns", "The peer's clock less this server's."),
+            ("craft_clock_offset_error_seconds", "error_ns", "How far that may be off, either way."),
+            ("craft_one_way_delay_seconds", "delay_ns", "Half of the least round trip to the peer, of late."),
+        ):
+            labels = {"peer": str(peer)}
+            self.metrics.gauge(name, unit="seconds", help=help_, labels=labels, read=seen(field))

@@ -1,9 +1,12 @@
-"""What `craft status` shows of a server's clock."""
+"""What `craft status` shows of the servers' clocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import trio
+
+from craft.cli.clocks import clocks
 from craft.cli.status import table
 from tests.server.cluster import three_servers
 
@@ -49,3 +52,57 @@ async def test_what_is_wrong_with_a_clock_is_all_shown(autojump_clock: object) -
     assert "noticed 2 steps, 1 stops, stands still now falsetickers ntp.example:123" in text
     assert "other.example:123: its stratum is 16, allowed: 1 to 15" in text
     assert "good.example" not in text
+
+
+MS = 1_000_000
+HOUR_NS = 3_600_000 * MS
+
+
+async def statuses(*offsets_ns: int) -> list[dict[str, Any]]:
+    """Of three servers whose clocks are wrong by so much, after some heartbeats."""
+    async with three_servers() as cluster:
+        for clock, offset_ns in zip(cluster.clocks.values(), offsets_ns, strict=True):
+            clock.offset_ns = offset_ns
+        await trio.sleep(1)
+        return [server.status() for server in cluster.servers.values()]
+
+
+async def test_good_clocks_are_said_to_be_good(autojump_clock: object) -> None:
+    """One server's view is enough for that; each row stands in its server's block."""
+    text = table({"127.0.0.1:8001": (await statuses(0, 0, 0))[0]})
+    assert text.endswith("\n\nclocks     good: every error is below the one-way delay")
+    assert text.count("+0.000 ms") == 2
+
+
+async def test_whose_clock_is_wild_is_said_with_the_matrix(autojump_clock: object) -> None:
+    """All rows of those that were asked, and the verdict first; a server that does not answer has none."""
+    one, two, three = await statuses(0, HOUR_NS, -2 * MS)
+    text = table({"a:1": one, "b:2": two, "c:3": {"error": "gone"}})
+    _, _, end = text.rpartition("\n\n")
+    assert [" ".join(line.split()) for line in end.splitlines()] == [
+        "clocks wild: server 2 is ahead of a majority by 3,600.000 s",
+        "the column's clock less the row's, and the one-way delay",
+        "server 1 server 2 server 3",
+        "server 1 - +3,600.000 s -2.000 ms",
+        "0.000 ms 0.000 ms",
+        "server 2 -3,600.000 s - -3,600.002 s",
+        "0.000 ms 0.000 ms",
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "wild: server 2" in three["clock_verdict"]
+
+
+async def test_many_servers_fit_into_the_page(autojump_clock: object) -> None:
+    """Columns that do not fit follow below; what a server does not see is unknown."""
+    one, two, _ = await statuses(0, 0, 0)
+    many = list(range(1, 9))
+    lines = clocks([{**one, "servers": many}, {**two, "servers": many}])
+    assert max(map(len, lines)) <= 80
+    assert sum("server 1 " in line and "unknown" in line for line in lines) == 2
+    assert any(" ".join(line.split()) == "server 6 server 7 server 8" for line in lines)
+
+
+async def test_a_server_alone_has_nothing_to_compare(autojump_clock: object) -> None:
+    """No verdict where there is nobody else."""
+    one, *_ = await statuses(0, 0, 0)
+    assert clocks([{**one, "servers": [1], "peers": []}]) == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craft.clock.offsets import LOOK_INTERVAL_NS, WINDOW_NS, Estimate, Offsets
+from craft.clock.offsets import LOOK_INTERVAL_NS, SILENCE_NS_MAX, WINDOW_NS, Estimate, Offsets
 from craft.messages import Frame
 from craft.types import Instant
 
@@ -42,7 +42,7 @@ def test_a_round_trip_tells_the_offset_and_its_error() -> None:
     """Both ways alike: the offset is exact, however long the peer held it; the error is half the trip."""
     exchange = Exchange(wrong=3 * MS)
     exchange.go(there=100_000, held=50_000, back=100_000)
-    assert exchange.estimate == Estimate(3 * MS + 2, 100_003, 100_002)  # 5 ns that the peer may have mistimed
+    assert exchange.estimate == Estimate(3 * MS, 100_006, 100_000)  # 6 ns that the peer may have mistimed
 
 
 def test_nothing_is_known_of_who_was_never_heard() -> None:
@@ -80,6 +80,14 @@ def test_a_window_ends_the_best_sample() -> None:
     assert exchange.estimate.delay_ns == 100_000
     exchange.go(there=90 * MS, back=90 * MS, pause=WINDOW_NS)
     assert exchange.estimate.delay_ns == 90 * MS
+
+
+def test_of_a_silent_peer_nothing_is_said() -> None:
+    """Its clock may have been set since."""
+    exchange = Exchange()
+    exchange.go(there=100_000, back=100_000)
+    exchange.now += SILENCE_NS_MAX + 1
+    assert exchange.offsets.estimates(Instant(exchange.now, EPOCH + exchange.now)) == {}
 
 
 def test_a_clock_that_was_set_is_noticed_at_once() -> None:

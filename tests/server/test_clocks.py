@@ -11,7 +11,7 @@ import craft
 from craft.clock.ntp import SYNCHRONISED
 from craft.server.opening import configured_clock
 from tests.clock.responder import Lie, responding
-from tests.server.cluster import Ledger
+from tests.server.cluster import Ledger, three_servers
 
 
 def config(**settings: Any) -> craft.Config:
@@ -58,3 +58,23 @@ async def test_a_programs_own_clock_is_taken_as_it_is() -> None:
             "error_ns": 7,
             "error_ms_max": None,
         }
+
+
+async def test_offsets_and_errors_are_metrics(autojump_clock: object) -> None:
+    """One gauge a peer; what the clock itself does not know is left out."""
+    async with three_servers() as cluster:
+        cluster.clocks[3].offset_ns = 1_500_000_000
+        await trio.sleep(1)
+        collected = cluster.servers[1].metrics()
+        cluster.clocks[1].error = lambda: 2_000_000  # type: ignore[method-assign]
+        again = {
+            metric["name"]: metric["value"] for metric in cluster.servers[1].metrics() if "value" in metric
+        }
+    offsets = {
+        metric["labels"]["peer"]: round(metric["value"], 6)
+        for metric in collected
+        if metric["name"] == "craft_clock_offset_seconds"
+    }
+    assert offsets == {"2": 0, "3": 1.5}
+    assert "craft_clock_error_seconds" not in {metric["name"] for metric in collected}
+    assert again["craft_clock_error_seconds"] == 0.002
