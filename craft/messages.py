@@ -61,6 +61,17 @@ class AppendRejected(NamedTuple):
     hint_term: Term
 
 
+class LeaderPersisted(NamedTuple):
+    """The sender's log, by which it leads in `term`, is durable up to `index`.
+
+    Where the leader and one follower are a quorum, the follower needs nobody else to know what is committed.
+    """
+
+    group: GroupId
+    term: Term
+    index: Index  # type: ignore[assignment]  # as in Entry
+
+
 class TimeoutNow(NamedTuple):
     """Campaign at once (dissertation 3.10): the sender hands its leadership over."""
 
@@ -139,6 +150,7 @@ Message: TypeAlias = (
     | AppendEntries
     | AppendAccepted
     | AppendRejected
+    | LeaderPersisted
     | TimeoutNow
     | Heartbeats
     | Fetch

@@ -32,6 +32,7 @@ from craft.messages import (
     ForwardRefused,
     Frame,
     Heartbeats,
+    LeaderPersisted,
     ReadQuery,
     ReadReport,
     RequestVote,
@@ -52,8 +53,8 @@ from craft.types import (
     Position,
     Recovered,
     ServerId,
-    Write,
     Timestamp,
+    Write,
 )
 
 if typing.TYPE_CHECKING:
@@ -65,6 +66,7 @@ _RAFT_MESSAGES = (
     AppendEntries,
     AppendAccepted,
     AppendRejected,
+    LeaderPersisted,
     TimeoutNow,
     FetchResult,
 )
@@ -120,7 +122,7 @@ class Engine:
         e.leads_version = 1 + rng.getrandbits(32)
         e.queues = [LeaderQueue() for _ in range(groups)]
         e.leaders = [(0, None)] * groups
-        e.announced, e.announced_closed = [0] * groups, [0] * groups
+        e.announced, e.announced_closed, e.announced_durable = [0] * groups, [0] * groups, [0] * groups
         e.cursor = [0] * groups
         e.outstanding = [deque() for _ in range(groups)]
         e.counter = recovered.counter
@@ -179,6 +181,7 @@ class Engine:
         e.gone.discard(peer_id)
         peer.acked_version = 0
         peer.commits_due.update(range(len(e.replicas)))
+        peer.durable_due |= e.led
         peer.frame_due = True
         for group in e.led:
             replication.link_restored(e.raft(group), peer_id)
@@ -350,6 +353,7 @@ class Engine:
             was_led = group in e.led
             if r.leads:
                 e.led.add(group)
+                e.announced_durable[group] = 0
             else:
                 e.led.discard(group)
             changed |= was_led or r.leads

@@ -13,10 +13,19 @@ from __future__ import annotations
 from craft.engine.loading import begin_load
 from craft.engine.state import MS, EngineState, LoadPurpose, Peer
 from craft.errors import WireError
-from craft.messages import Fetch, FetchResult, Frame, Heartbeats
+from craft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    Fetch,
+    FetchResult,
+    Frame,
+    Heartbeats,
+    LeaderPersisted,
+    Message,
+)
 from craft.raft import RaftState, election, replication
 from craft.ready import Ready
-from craft.types import GroupId, Index, ServerId, Timestamp
+from craft.types import GroupId, Index, ServerId, Timestamp, is_command
 
 COMMITS_PER_HEARTBEAT = 4
 """Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
@@ -27,12 +36,15 @@ def turn(e: EngineState, out: Ready) -> None:
     e.heard = None
     for group in sorted(e.dirty):
         _drain_outbox(e, group)
+        if group in e.led:
+            _announce_durable(e, group)
         _announce_commit(e, group)
     if e.fetches:
         _answer_fetches(e)
     for peer_id, peer in e.peers.items():  # in rising order
         if not peer.linked:
             peer.out.clear()
+            peer.later.clear()
         elif peer.out or peer.frame_due:
             out.frames[peer_id] = _frame(e, peer)
         peer.frame_due = False
@@ -49,7 +61,39 @@ def _drain_outbox(e: EngineState, group: GroupId) -> None:
         if write > e.durable_write:
             e.held.append((write, peer, message))
         elif peer in e.peers:
-            e.peers[peer].out.append(message)
+            _post(e, r, e.peers[peer], message)
+
+
+def _post(e: EngineState, r: RaftState, peer: Peer, message: Message) -> None:
+    if _can_wait(e, r, peer, message):
+        if type(message) is AppendAccepted:  # the newer says it all
+            peer.later = [m for m in peer.later if type(m) is not AppendAccepted or m.group != r.group]
+        peer.later.append(message)
+    else:
+        peer.out.append(message)
+
+
+def _can_wait(e: EngineState, r: RaftState, peer: Peer, message: Message) -> bool:
+    """May this ride on the next frame, a heartbeat at the latest, because nobody waits for it there?
+
+    A closing entry matters to those whose commands it lets merge: where followers infer commits, it need not
+    reach the others at once, nor its leader learn at once that it is committed. What establishes a new leader
+    never waits, nor do commands.
+    """
+    if type(message) is AppendEntries:
+        closes = message.prev_term == message.term and not any(
+            is_command(one.kind) for one in message.entries
+        )
+        idle = closes and bool(message.entries)
+    elif type(message) is AppendAccepted:
+        idle = r.commit_place.term == message.term and r.log.last_command.index <= r.commit_index
+    else:
+        return False
+    return (
+        idle
+        and replication.infers_commits(r, e.me, peer.id)
+        and not _waits(e, peer, e.merger.closed[r.group])
+    )
 
 
 def release_held(e: EngineState) -> None:
@@ -58,6 +102,22 @@ def release_held(e: EngineState) -> None:
         _, peer, message = e.held.popleft()
         if peer in e.peers:
             e.peers[peer].out.append(message)
+
+
+def _announce_durable(e: EngineState, group: GroupId) -> None:
+    """Let followers infer commits (PROTOCOL 1): who waits is saved an acknowledgement and an announcement.
+
+    It rides on frames that leave anyway, mostly with acknowledgements of the same sync.
+    """
+    r = e.raft(group)
+    if not r.leads or r.log.persisted <= max(e.announced_durable[group], r.commit_index):
+        return
+    e.announced_durable[group] = r.log.persisted
+    for peer in e.peers.values():
+        if replication.infers_commits(r, e.me, peer.id):
+            peer.durable_due.add(group)
+            if not peer.frame_due:
+                peer.frame_due = _waits(e, peer, e.merger.closed[group])
 
 
 def _announce_commit(e: EngineState, group: GroupId) -> None:
@@ -73,8 +133,19 @@ def _announce_commit(e: EngineState, group: GroupId) -> None:
     before, e.announced_closed[group] = e.announced_closed[group], e.merger.closed[group]
     for peer in e.peers.values():
         peer.commits_due.add(group)
-        if r.leads and not peer.frame_due:
+        if r.leads and not peer.frame_due and not _has_inferred(e, r, peer):
             peer.frame_due = _waits(e, peer, before)
+
+
+def _has_inferred(e: EngineState, r: RaftState, peer: Peer) -> bool:
+    """Does this follower know the commit without our word? It told us what it holds, and we it what we do."""
+    progress = r.progress.get(peer.id)
+    return (
+        progress is not None
+        and min(progress.match, e.announced_durable[r.group]) >= r.commit_index
+        and r.group not in peer.durable_due
+        and replication.infers_commits(r, e.me, peer.id)
+    )
 
 
 def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
@@ -95,12 +166,19 @@ def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
 
 
 def _frame(e: EngineState, peer: Peer) -> Frame:
-    messages, peer.out = tuple(peer.out), []
+    if peer.durable_due:
+        peer.out += [_durable(e.raft(group)) for group in sorted(peer.durable_due) if e.raft(group).leads]
+        peer.durable_due.clear()
+    messages, peer.later, peer.out = (*peer.later, *peer.out), [], []
     commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
     monotonic, clock = e.now
     held = 0 if peer.heard_at is None else monotonic - peer.heard_at
     return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, _heard(e), commits, messages)
+
+
+def _durable(r: RaftState) -> LeaderPersisted:
+    return LeaderPersisted(r.group, r.term, r.log.persisted)
 
 
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:

@@ -50,7 +50,9 @@ class Peer:
     links: tuple[ServerId, ...] = ()  # whom it hears directly
     asked_at: int | None = None  # monotonic: its last question for a read
     out: list[Message] = field(default_factory=list)
+    later: list[Message] = field(default_factory=list)  # for the next frame that leaves; nobody waits for it
     commits_due: set[GroupId] = field(default_factory=set)
+    durable_due: set[GroupId] = field(default_factory=set)  # led here, and durable further than it knows
     frame_due: bool = False
     leads_version: int = 0  # the list of groups it leads, as last heard
     leads: tuple[tuple[GroupId, Term], ...] = ()
@@ -88,9 +90,9 @@ class Pending:
     retry_at: int = 0
     attempts: int = 0  # how often it may have been appended, refusals not counted: each retry waits longer
     sent: bool = False  # it left this server, or was appended here: from then on its fate is not ours to know
-
-
     floor: Timestamp = 0  # the greatest timestamp that the client behind it was answered at
+
+
 @dataclass(slots=True)
 class LeaderQueue:
     """Proposals that wait for their group's leader, which is here."""
@@ -158,6 +160,7 @@ class EngineState:
     clamps: int = 0
     floor_waiting: list[tuple[int, GroupId, Proposal]] = field(default_factory=list)
     announced: list[Index] = field(default_factory=list)
+    announced_durable: list[Index] = field(default_factory=list)  # of the logs led here
     announced_closed: list[Timestamp] = field(default_factory=list)  # and what was closed here by then
     commit_rotation: int = 0
     fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
@@ -184,10 +187,10 @@ class EngineState:
     applied_position: Position = 0
     applying: list[Merged] = field(default_factory=list)
     applied_timestamp: Timestamp = 0
+    clients: ClientSessions = field(default_factory=ClientSessions)
     digest: bytes = bytes(16)
     recent: deque[tuple[Position, Timestamp, GroupId, Index, int, bytes]] = field(
         default_factory=lambda: deque(maxlen=RECENT_MERGED_MAX)
-    clients: ClientSessions = field(default_factory=ClientSessions)
     )
 
     # this server's session and requests

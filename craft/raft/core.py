@@ -18,6 +18,7 @@ from craft.messages import (
     AppendEntries,
     AppendRejected,
     FetchResult,
+    LeaderPersisted,
     Message,
     RequestVote,
     RequestVoteResult,
@@ -37,6 +38,7 @@ _HANDLERS: dict[type, Callable[[RaftState, ServerId, Any, int], None]] = {
     AppendEntries: replication.handle_append_entries,
     AppendAccepted: replication.handle_append_accepted,
     AppendRejected: replication.handle_append_rejected,
+    LeaderPersisted: replication.handle_leader_persisted,
     TimeoutNow: election.handle_timeout_now,
     FetchResult: replication.handle_fetch_result,
 }
@@ -98,6 +100,7 @@ class Raft:
             if r.leads:
                 replication.maybe_commit(r)
             else:
+                replication.infer_commit(r)
                 replication.acknowledge(r)
         if not r.hard_dirty and r.hard_write <= write:
             election.own_vote_durable(r, now)

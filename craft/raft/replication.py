@@ -6,6 +6,8 @@ Invariants
 - Nothing at or below `commit_index` is ever truncated; asserted before every cut.
 - A follower acknowledges what is durable *and* known to agree with the leader of this term, never more.
 - A leader commits by counting entries of its own term only (Raft 5.4.2, Figure 8).
+- Where the leader and one follower are a quorum, that follower infers the commit by the same rule, from what
+  both hold durably in the leader's term; it needs no word from the leader (PROTOCOL 1).
 - A commit learnt from a peer is a place: it counts only where our own entry at that index has that term
   (PROTOCOL 9).
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 from craft import quorum
 from craft.errors import WireError
 from craft.marks import mark
-from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult
+from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult, LeaderPersisted
 from craft.raft import election
 from craft.raft.progress import Progress, ProgressState
 from craft.raft.state import MS, RaftState
@@ -175,6 +177,7 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
     if m.commit_index >= r.commit_index:
         r.verified = max(r.verified, r.commit_index)  # the leader has committed that too, so it agrees
     advance_commit(r, min(m.commit_index, r.verified))
+    infer_commit(r)
     r.ack_due = True
     if r.log.persisted >= r.verified:
         acknowledge(r)  # else with the sync that is due: one acknowledgement a sync
@@ -254,6 +257,34 @@ def acknowledge(r: RaftState) -> None:
     match = min(r.verified, r.log.persisted)
     r.send(r.leader_id, AppendAccepted(r.group, r.term, match, r.verified))
     r.ack_due = r.log.persisted < r.verified
+
+
+def handle_leader_persisted(r: RaftState, sender: ServerId, m: LeaderPersisted, now: int) -> None:
+    """The leader's log is durable up to a place. Of another term it says nothing about the log we follow."""
+    if m.term == r.term and r.leader_id == sender and not r.leads:
+        election.heard_leader(r, now)
+        r.leader_persisted = max(r.leader_persisted, m.index)
+        infer_commit(r)
+
+
+def infers_commits(r: RaftState, leader: ServerId, follower: ServerId) -> bool:
+    """Are the two of them a quorum? Among three servers they are."""
+    return quorum.is_quorum(r.configuration, {leader, follower})
+
+
+def infer_commit(r: RaftState) -> None:
+    """Raft 5.4.2, counted by a follower: an entry of this term that its leader and we hold durably.
+
+    It is on a quorum's disks, each of which took it in this term. The leader would commit it at our
+    acknowledgement, and by Raft's proof that nobody hears of it changes nothing. `verified` makes ours the
+    leader's entry; `persisted` was written with or after the term, which is therefore durable too.
+    """
+    if r.leads or r.leader_id is None:
+        return
+    index = min(r.leader_persisted, r.verified, r.log.persisted)
+    if index > r.commit_index and r.log.term_at(index) == r.term and infers_commits(r, r.leader_id, r.me):
+        mark("commit inferred")
+        _commit_to(r, index)
 
 
 # -- commits, wherever they are learnt ------------------------------------------------------------

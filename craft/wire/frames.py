@@ -25,6 +25,7 @@ from craft.messages import (
     Frame,
     GroupReport,
     Heartbeats,
+    LeaderPersisted,
     Message,
     ReadQuery,
     ReadReport,
@@ -70,6 +71,7 @@ CODES: dict[type[Any], int] = {
     ForwardRefused: 11,
     ReadQuery: 12,
     ReadReport: 13,
+    LeaderPersisted: 14,
 }
 
 _place = record_of(Place, a_number, a_number)
@@ -99,6 +101,7 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     ForwardRefused: (a_group, a_number, array_of(a_number, ITEMS_MAX)),
     ReadQuery: (a_number,),
     ReadReport: (a_number, _reports),
+    LeaderPersisted: (a_group, a_number, a_number),
 }
 
 # -- decoding -------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ def test_a_server_that_leads_nothing_forwards() -> None:
     assert 2 not in c.leaders()
     for number in range(20):
         assert c.write_and_wait(2, b"%d" % number) < 10 * MS
+    c.quiesce()
     c.check_answers()
 
 

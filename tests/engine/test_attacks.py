@@ -25,6 +25,7 @@ from craft.messages import (
     Frame,
     GroupReport,
     Heartbeats,
+    LeaderPersisted,
     ReadReport,
 )
 from craft.placement import Placement
@@ -630,7 +631,7 @@ def a_read_races_the_news_of_a_commit() -> None:
         kept = tuple(
             m._replace(commit_index=0) if isinstance(m, AppendEntries) else m for m in frame.messages
         )
-        kept = tuple(m for m in kept if not isinstance(m, Fetch | FetchResult))
+        kept = tuple(m for m in kept if not isinstance(m, Fetch | FetchResult | LeaderPersisted))
         return frame._replace(messages=kept, commits=()) if sender == 0 else frame
 
     c.intercept = silent

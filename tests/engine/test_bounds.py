@@ -78,7 +78,7 @@ def test_tiny_requests_do_not_make_a_large_entry() -> None:
 
 def test_command_entries_in_flight_are_bounded() -> None:
     """Without acknowledgements a leader appends uncommitted_entries_max of them, and then batches."""
-    c = Cluster(limits=EngineLimits(uncommitted_entries_max=2))
+    c = Cluster(5, 3, limits=EngineLimits(uncommitted_entries_max=2))
     c.settle_evenly()
     c.quiesce()
     c.drop(AppendAccepted)

@@ -51,6 +51,7 @@ def test_what_a_predecessor_proposed_answers_no_new_caller() -> None:
     token = c.propose(0, b"new")
     c.run_until(lambda: c.answered(0, token))
     assert c.commands(0)[-1] == b"new"
+    c.quiesce()
     c.check_answers()
 
 

@@ -29,6 +29,7 @@ from craft.messages import (
     AppendEntries,
     AppendRejected,
     FetchResult,
+    LeaderPersisted,
     Message,
     RequestVote,
     RequestVoteResult,
@@ -101,6 +102,8 @@ def show_message(m: Message) -> str:
         case AppendRejected():
             hint = f"{m.hint_term}@{m.hint_index}"
             return f"rejected t{m.term} no match at {m.rejected_index}, hint {hint}"
+        case LeaderPersisted():
+            return f"leader's log durable t{m.term} up to {m.index}"
         case TimeoutNow():
             return f"stand now t{m.term}"
         case FetchResult():

@@ -20,7 +20,7 @@ from craft.clock import stamper
 from craft.clock.interval import UNHEARD, Readings
 from craft.limits import EngineLimits
 from craft.merge import Merger
-from craft.messages import FetchResult, GroupReport, ReadReport, RequestVote
+from craft.messages import FetchResult, GroupReport, LeaderPersisted, ReadReport, RequestVote
 from craft.raft import replication
 from craft.reads import QuorumReads
 from craft.sessions import NONCE_BYTES, Sessions
@@ -224,6 +224,12 @@ class Bench:
         to, _, place, _, sender = rest.split()
         term, index = map(int, place.split("@"))
         replication.learn_commit(self.cluster.state(int(to)), int(sender), index, term, self.cluster.time)
+        return self.do_show(to)
+
+    def do_vouched(self, rest: str) -> list[str]:
+        """`vouched 2 by 1 t1 up to 3`: leader 1 says that its log of term 1 is durable up to index 3."""
+        to, _, sender, term, *_, index = rest.split()
+        self.cluster.step(int(sender), int(to), LeaderPersisted(GROUP, int(term[1:]), int(index)))
         return self.do_show(to)
 
     def do_fetched(self, rest: str) -> list[str]:

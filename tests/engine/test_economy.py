@@ -1,0 +1,86 @@
+"""What a command costs, counted: frames, turns and writes, where they are exact; and what must never wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from craft.engine import Engine
+from craft.ready import Ready
+from craft.types import Instant
+from tests.driver import MS, SECOND, Cluster
+
+COMMANDS = 50
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Every engine's turns, frames and writes."""
+    counts: Counter[str] = Counter()
+    original = Engine.ready
+
+    def ready(self: Engine, now: Instant) -> Ready:
+        out = original(self, now)
+        counts["turns"] += 1
+        counts["frames"] += len(out.frames)
+        counts["writes"] += out.write is not None
+        return out
+
+    monkeypatch.setattr(Engine, "ready", ready)
+    return counts
+
+
+def test_one_write_at_a_time_costs_six_frames(counted: Counter[str]) -> None:
+    """Out to two peers, each closes its group for us and says when that is durable: nobody else is told."""
+    c = Cluster()
+    c.settle_evenly()
+    c.quiesce()
+    c.run(3 * SECOND)
+    counted.clear()
+    began = c.time
+    for number in range(COMMANDS):
+        c.write_and_wait(0, b"%d" % number)
+    heartbeats = 6 * ((c.time - began) // (c.limits.heartbeat_interval_ms * MS) + 1)
+    assert counted["frames"] <= 6 * COMMANDS + heartbeats
+    assert counted["turns"] <= 14 * COMMANDS + 2 * heartbeats
+    assert counted["writes"] <= 5 * COMMANDS + heartbeats
+
+
+def test_a_reader_elsewhere_does_not_wait_for_a_heartbeat() -> None:
+    """What nobody waited for comes with the answers to the reader's question."""
+    c = Cluster()
+    c.settle_evenly()
+    c.quiesce()
+    for number in range(10):
+        c.write_and_wait(0, b"%d" % number)
+        assert c.read_and_wait(1 + number % 2, limit=10 * MS) is not None
+
+
+def test_a_writer_elsewhere_does_not_wait_for_a_heartbeat() -> None:
+    """Each write by another server finds what was held back from it when nobody there waited."""
+    c = Cluster()
+    c.settle_evenly()
+    c.quiesce()
+    for number in range(30):
+        assert c.write_and_wait(number % 3, b"%d" % number) < 10 * MS
+
+
+def test_a_new_leaders_first_entry_does_not_wait() -> None:
+    """It commits what earlier terms left: until then every merge stands still. Here a leader comes home."""
+    c = Cluster()
+    c.settle_evenly()
+    c.restart(2)
+    c.settle()
+    c.run_until(lambda: c.leaders()[2] == 2)
+    assert c.run_until(lambda: c.raft(2, 2).commit_place.term == c.raft(2, 2).term) < 10 * MS
+
+
+def test_the_odd_one_catches_up_with_the_next_heartbeat() -> None:
+    """Without load the others' state machines lag behind by a heartbeat, and by no more."""
+    c = Cluster()
+    c.settle_evenly()
+    c.quiesce()
+    c.write_and_wait(0, b"last")
+    c.run(3 * c.limits.heartbeat_interval_ms * MS)
+    assert all(c.commands(i)[-1] == b"last" for i in c.ids)
