@@ -197,7 +197,9 @@ class SimulatedDisk:
         group, position = rng.choice(places)
         entry = self.synced.logs[group][position]
         record = bytearray(entry.record)
-        bit = rng.randrange(len(record) * 8)
+        # Mostly in the payload: elsewhere other checks than the checksum would see it.
+        first = len(record) - len(entry.payload) if entry.payload and rng.random() < 0.7 else 0
+        bit = rng.randrange(first * 8, len(record) * 8)
         record[bit // 8] ^= 1 << bit % 8
         self.flipped.setdefault((group, position + 1), entry)
         damaged = entry._replace(record=bytes(record))

@@ -145,7 +145,7 @@ class Run:
         net, plan = world.network, self.plan
         net.loss, net.repeat, net.reorder, net.delay = 0.0, plan.repeat, plan.reorder, plan.delay
         net.slow.clear()
-        world.echo = (0.0, (0, 0))
+        world.mail.echo = (0.0, (0, 0))
         world.sync_spans.clear()
         for i in world.ids:
             disk = world.disks[i]

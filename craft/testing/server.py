@@ -105,7 +105,7 @@ class SimServer:
     def _carry_out(self, ready: Ready) -> None:
         world = self.world
         for peer, frame in ready.frames.items():
-            world.send(self, peer, frame)
+            world.mail.send(self, peer, frame)
         if ready.write is not None:
             self._write(ready.write)
         for load in ready.loads:

@@ -30,7 +30,8 @@ PERMANENT = ("cut_link", "cut_one_way", "isolate", "deafen", "kill", "pause", "h
 AT_MOMENTS = tuple(
     kind
     for kind in FAULTS
-    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand", "relapse"} and kind != "crash_all"
+    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand", "relapse", "seesaw", "lag", "repeat_past"}
+    and kind != "crash_all"
 )
 """Faults that befall one server, and so may wait for a moment at one."""
 
@@ -39,13 +40,17 @@ WEIGHTS = {
     "isolate": 4,
     "strand": 4,
     "relapse": 4,
+    "seesaw": 4,
     "halves": 3,
     "deafen": 3,
     "kill": 3,
     "power_off": 3,
+    "lag": 3,
+    "echo_frames": 3,
+    "repeat_past": 3,
+    "slow_disk": 3,
     "pause": 2,
-    "echo_frames": 2,
-    "slow_disk": 2,
+    "slow_way": 2,
 }
 """What deposes leaders is drawn more often than the rest, which counts 1: most bugs need logs that part."""
 
@@ -56,7 +61,7 @@ QUICK = 4
 def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
     """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
     rng = random.Random(f"{seed} plan")
-    servers = rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 5, 5))
+    servers = rng.choice((1, 2, 3, 3, 3, 3, 3, 5, 5, 5))
     busy, quick = rng.random() < 0.2, rng.random() < 0.7
     duration = rng.choice((1, 2) if busy else (1, 2, 3, 3) if quick else (2, 3, 5, 8)) * SECOND
     if not busy and rng.random() < 0.03:
@@ -94,18 +99,24 @@ def _limits(rng: random.Random, *, quick: bool) -> EngineLimits:
     if quick:
         names = [field.name for field in fields(limits) if "_ms" in field.name and "clock" not in field.name]
         limits = replace(limits, **{name: max(1, getattr(limits, name) // QUICK) for name in names})
+    if rng.random() < 0.2:  # what was sent is sent again while the first is still on its way
+        limits = replace(limits, proposal_retry_ms=rng.choice((10, 50)))
+    if rng.random() < 0.3:  # a leader is back before what it was told in its earlier term is forgotten
+        limits = replace(limits, leader_return_ms=20)
+    if rng.random() < 0.3:  # what is overwritten is long
+        limits = replace(limits, uncommitted_entries_max=200)
     if rng.random() < 0.6:
         return limits
     return replace(
         limits,
         entry_bytes_max=rng.choice((700, 4 * KIB)),
-        append_bytes_max=rng.choice((500, 8 * KIB)),
+        append_bytes_max=rng.choice((150, 500, 8 * KIB)),
         inflight_bytes_max=rng.choice((1500, 32 * KIB)),
         uncommitted_entries_max=rng.choice((1, 2, 8)),
         proposals_bytes_max=rng.choice((4 * KIB, 64 * KIB)),
         proposals_max=rng.choice((10, 1000)),
         forwarded_bytes_max=rng.choice((1 * KIB, 64 * KIB)),
-        unmerged_bytes_max=rng.choice((1 * KIB, 64 * KIB)),
+        unmerged_bytes_max=rng.choice((100, 1 * KIB, 64 * KIB)),
         apply_bytes_max=rng.choice((200, 64 * KIB)),
         log_memory_bytes_max=rng.choice((0, 4 * KIB)),
         load_bytes_max=rng.choice((100, 2 * KIB)),
@@ -133,6 +144,8 @@ def _faults(rng: random.Random, plan: Plan, allowed: Collection[str], quick: int
             [kind] = rng.choices(kinds, weights)
             number += 1
             duration = rng.choice((20, 400, 1500, 1500, 4000)) * MS // quick
+            if kind == "seesaw":  # it takes two elections
+                duration = max(duration, 5 * plan.limits.election_timeout_ms_max * MS)
             on = rng.choice(moments) if kind in AT_MOMENTS and rng.random() < waits else ""
             yield Fault(number, kind, at, duration, rng.getrandbits(32), on, rng.choice((1, 1, 2, 3, 8)))
             at += rng.randint(1, 2 * pause)

@@ -18,28 +18,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from craft.errors import ApplyFailed, DamagedStorage, FatalError, StorageFailed, SuspectStorage, WireError
-from craft.messages import Frame
+from craft.errors import ApplyFailed, DamagedStorage, FatalError, StorageFailed, SuspectStorage
 from craft.ready import Merged
 from craft.recovery import TAIL_BYTES_MAX
 from craft.testing.checkers.base import Checker, Hooks, Violation
 from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.history import History, Operation
+from craft.testing.mail import Mail
 from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
-from craft.testing.trace import WORLD, Trace, words
+from craft.testing.trace import WORLD, Trace
 from craft.types import ServerId, Write
-from craft.wire.frames import decode_frame, encode_frames
-from craft.wire.framing import PREFIX_BYTES
 
 TURNS_AT_ONCE_MAX = 200
 """More turns than this at one instant of virtual time: the engine is running in circles."""
-
-FRAME_BYTES_MAX = 4 * 1024 * 1024
-"""As the transport's default."""
 
 LEAST_NS = 1000
 """What takes time takes at least this."""
@@ -61,7 +56,7 @@ class World:
         self.plan = plan
         self.machine = machine
         self.checkers = checkers
-        self._hooks = Hooks(checkers)
+        self.hooks = Hooks(checkers)
         self.trace = trace or Trace()
         self.keep = self.trace.keep
         self.time = 0
@@ -82,13 +77,9 @@ class World:
         self.wiped: set[ServerId] = set()
         self.calm = False  # the fault phase is over
         self.lost: set[ServerId] = set()  # servers whose disks are gone for good
-        self.echo: tuple[float, tuple[int, int]] = (
-            0.0,
-            (0, 0),
-        )  # the share of frames that come again, and when
         self._serial = 0
-        self._frames = 0  # that were written down
         self._heap: list[tuple[int, int, Event]] = []
+        self.mail = Mail(self)
         for i, offset in zip(self.ids, plan.clock_offsets, strict=False):
             self.clocks[i].jump(0, offset)
         for clock in self.clocks.values():
@@ -180,7 +171,7 @@ class World:
             self._leaders_changed(server)
         if self.keep:
             self._note_progress(server)
-        for hook in self._hooks.turned:
+        for hook in self.hooks.turned:
             hook(server)
         wake_at = state.wake_at - server.monotonic_offset
         self.schedule_turn(server, max(self.time, wake_at))
@@ -247,7 +238,7 @@ class World:
             raise Violation("a spoilt disk is refused", f"server {i} started although {disk.spoilt}")
         self.note(i, "start", f"counter {recovered.counter}")
         server = self.servers[i] = SimServer(self, i, disk, recovered, self.machine())
-        for hook in self._hooks.started:
+        for hook in self.hooks.started:
             hook(server)
         for other in sorted(self.servers):
             if other != i:
@@ -278,7 +269,7 @@ class World:
         self.trace.fold(self.time, i, how is Crash.KILL)
         for operation in server.operations.values():
             self.unknown(operation)
-        for hook in self._hooks.crashed:
+        for hook in self.hooks.crashed:
             hook(server)
         for other in self.ids:
             self.disconnect((i, other), refused=False)
@@ -317,7 +308,7 @@ class World:
                 for append in write.appends
             )
             self.note(server.id, "write", f"{write.number} {logs}".rstrip())
-        for hook in self._hooks.wrote:
+        for hook in self.hooks.wrote:
             hook(server, write)
         self.moments.wrote(self, server, write)
 
@@ -392,62 +383,6 @@ class World:
             if way not in self.network.links:
                 self.connect_later(*way, self.draw((20 * MS, 1 * SECOND)))
 
-    # -- frames -----------------------------------------------------------------------------------
-
-    def send(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
-        """A frame leaves a server."""
-        for hook in self._hooks.sent:
-            hook(server, peer, frame)
-        net, way, rng, said = self.network, (server.id, peer), self.rng_delays, ""
-        if self.keep:
-            self._frames += 1
-            said = f"f{self._frames} {words(frame)}"
-            self.note(server.id, "send", said, peer=peer)
-        self.trace.fold(self.time, server.id, peer, len(frame.messages), frame.demand)
-        link = net.links.get(way)
-        if link is None or way in net.cuts or (net.loss and rng.random() < net.loss):
-            if self.keep:
-                self.note(server.id, "lose", said, peer=peer)
-            return
-        frames = self._over_the_wire(frame) if self.plan.wire else [frame]
-        for one in frames:
-            at = net.arrival(way, self.time, rng)
-            if net.reorder and rng.random() < net.reorder:
-                at += self.draw((1 * MS, 100 * MS))
-            self.at(at, partial(self._deliver, server.id, peer, link, one, said))
-            if net.repeat and rng.random() < net.repeat:
-                again = at + self.draw(net.delay) * rng.choice((1, 5, 100))
-                self.at(again, partial(self._deliver, server.id, peer, None, one, said))
-            if self.echo[0] and rng.random() < self.echo[0]:
-                self.at(
-                    at + self.draw(self.echo[1]), partial(self._deliver, server.id, peer, None, one, said)
-                )
-
-    def _over_the_wire(self, frame: Frame) -> list[Frame]:
-        encoded = encode_frames(frame, FRAME_BYTES_MAX)
-        return [decode_frame(one[PREFIX_BYTES:], groups=self.plan.groups) for one in encoded]
-
-    def _deliver(
-        self, sender: ServerId, receiver: ServerId, link: int | None, frame: Frame, said: str
-    ) -> None:
-        """A frame arrives on the connection it was sent on (a repeated one: on any)."""
-        server, way = self.servers.get(receiver), (sender, receiver)
-        if server is None or way in self.network.cuts:
-            return
-        if link is not None and self.network.links.get(way) != link:
-            return
-        server.input(partial(self._receive, server, sender, frame, said))
-
-    def _receive(self, server: SimServer, sender: ServerId, frame: Frame, said: str) -> None:
-        if self.keep:
-            self.note(server.id, "receive", said, peer=sender)
-        try:
-            server.receive(sender, frame)
-        except WireError as error:
-            raise Violation(
-                "no server breaks the protocol", f"server {sender} to {server.id}: {error}"
-            ) from error
-
     # -- what servers tell ------------------------------------------------------------------------
 
     def applied(self, server: SimServer, entries: list[Merged], results: list[Sequence[Any] | None]) -> None:
@@ -457,7 +392,7 @@ class World:
                 rest = f"position {merged.position} timestamp {merged.timestamp} index {merged.index}"
                 self.note(server.id, "merge", rest, group=merged.group)
             self.note(server.id, "apply", f"position {server.applied_position}")
-        for hook in self._hooks.applied:
+        for hook in self.hooks.applied:
             hook(server, entries, results)
 
     def answered(
@@ -469,7 +404,7 @@ class World:
         kind = "answer" if operation.kind == "write" else "served"
         if self.keep:
             self.note(server.id, kind, f"#{operation.number} position {position}")
-        for hook in self._hooks.answered:
+        for hook in self.hooks.answered:
             hook(server, operation)
         self.settled(operation)
         self.moments.reached(self, kind, server.id)
@@ -481,7 +416,7 @@ class World:
         server = self.servers.get(operation.server)
         if server is not None and operation.kind == "write":
             server.operations.pop(operation.number, None)
-            for hook in self._hooks.rejected:
+            for hook in self.hooks.rejected:
                 hook(server, operation)
         self.settled(operation)
 

@@ -173,6 +173,11 @@ LOGS = (
             "min(m.commit_index, r.verified)",
             "min(m.commit_index, r.log.last_index)",
         ),
+        (  # Right by itself. Our own leaders never go back further than they must; others may.
+            f"{REPLICATION}:handle_append_rejected",
+            "rejected(m.rejected_index, hint, now)",
+            "rejected(m.rejected_index, max(0, hint - 8), now)",
+        ),
     ),
     _mutant(
         "deposed_leaders_are_obeyed",
@@ -186,6 +191,48 @@ LOGS = (
         "Raft 5.1; hashicorp/raft 666",
         "An acknowledgement of an earlier term counts towards a commit.",
         (f"{REPLICATION}:_from_follower", "and term == r.term", ""),
+    ),
+    _mutant(
+        "leader_vouches_for_what_it_has_not_persisted",
+        "PROTOCOL 1",
+        "Followers count on entries that the leader's disk has not got yet.",
+        ("craft.engine.linking:_durable", "r.log.persisted", "r.log.last_index"),
+    ),
+    _mutant(
+        "follower_infers_an_old_term_entry",
+        "Raft 5.4.2, Figure 8",
+        "A follower commits entries of earlier terms by counting.",
+        (f"{REPLICATION}:infer_commit", "and r.log.term_at(index) == r.term", ""),
+    ),
+    _mutant(
+        "follower_infers_what_it_has_not_compared",
+        "PROTOCOL 1",
+        "A follower takes its own divergent suffix for what the leader holds.",
+        (
+            f"{REPLICATION}:infer_commit",
+            "min(r.leader_persisted, r.verified, r.log.persisted)",
+            "min(r.leader_persisted, r.log.persisted)",
+        ),
+    ),
+    _mutant(
+        "follower_infers_before_its_own_sync",
+        "PROTOCOL 1",
+        "A follower counts itself before its disk has the entry.",
+        (
+            f"{REPLICATION}:infer_commit",
+            "min(r.leader_persisted, r.verified, r.log.persisted)",
+            "min(r.leader_persisted, r.verified)",
+        ),
+    ),
+    _mutant(
+        "two_of_five_infer_a_commit",
+        "PROTOCOL 1",
+        "A leader and one follower count as a quorum of five.",
+        (
+            f"{REPLICATION}:infers_commits",
+            "return quorum.is_quorum(r.configuration, {leader, follower})",
+            "return True",
+        ),
     ),
     _mutant(
         "lost_appends_are_not_sent_again",
@@ -369,7 +416,12 @@ SESSIONS = (
         (
             "craft.engine.proposing:begin_session",
             "e.session_state = SessionState.NUMBERING",
-            "e.session_state = SessionState.NUMBERING\n    counter_durable(e)\n    e.counter_due = False",
+            "e.session_state = SessionState.NUMBERING\n    counter_durable(e)",
+        ),
+        (
+            "craft.engine.proposing:counter_durable",
+            "assert e.session_state is SessionState.NUMBERING",
+            "if e.session_state is not SessionState.NUMBERING:\n        return",
         ),
     ),
     _mutant(
@@ -497,6 +549,7 @@ LATER = (
     ("replica outside its uncommitted configuration does not stand", "PROTOCOL 8 (†), attack 5", 5),
     ("version rule stuck", "PROTOCOL 8 (†), attack 18", 5),
     ("suspect's vote or report counted", "PROTOCOL 10 (†), attacks 13, 20", 5),
+    ("suspect vouches for its log, or infers a commit by it", "PROTOCOL 1, 10", 5),
     ("wiped server takes a counter below the kept highest", "PROTOCOL 5, attack 19", 5),
     ("session floor without + 1", "PROTOCOL 2 (†), attack 7", 4),
     ("open without reading first", "PROTOCOL 5 (†), attack 3", 4),

@@ -50,15 +50,15 @@ def test_a_fragment_that_is_gone_is_an_error() -> None:
         pass
 
 
-CAUGHT = [mutant for mutant in MUTANTS if mutant.name in hunt.load()]
-"""Those with a kill on record. The table in the docs names the others: each is a hole in the net."""
+SEEDS_AGAIN = 12
+"""Where the seed on record has grown old: so many of the usual ones, from 1 on, before the net has a hole."""
 
 
-@pytest.mark.parametrize("mutant", CAUGHT, ids=_named)
-def test_a_mutant_is_caught_by_the_seed_on_record(mutant: Mutant) -> None:
-    """Where a change of the product or of the swarm lets it escape: `python -m tests.mutants NAME`."""
-    kill = hunt.load()[mutant.name]
-    found = hunt.attempt(mutant, kill.seed)
-    assert found is not None, (
+@pytest.mark.parametrize("mutant", MUTANTS, ids=_named)
+def test_a_mutant_is_caught(mutant: Mutant) -> None:
+    """By the seed on record; where the product has changed since, by one of the first few."""
+    kill = hunt.load().get(mutant.name)
+    assert kill is not None, f"never caught; hunt it: python -m tests.mutants {mutant.name}"
+    assert any(hunt.attempt(mutant, seed) for seed in (kill.seed, *range(1, SEEDS_AGAIN + 1))), (
         f"seed {kill.seed} does not catch it any more; hunt again: python -m tests.mutants {mutant.name}"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from craft.testing.disk import Crash
 from craft.testing.faults.base import Begin, End, crash_later, victim
+from craft.testing.mail import PAST_FRAMES_MAX
 from craft.testing.plan import MS, SECOND
 from craft.testing.world import World
 from craft.types import ServerId
@@ -89,10 +90,18 @@ def _strand(world: World, rng: random.Random, server: ServerId | None) -> End | 
     if i is None or not others:
         return None
     kept = rng.choice(others)
-    end = _cut(world, [way for j in others if j != kept for way in _both(i, j)])
-    if rng.random() < 0.7:
+    mend = _cut(world, [way for j in others if j != kept for way in _both(i, j)])
+    if rng.random() < 0.4:
         crash_later(world, rng.randint(0, 30) * MS, i, Crash.POWER)
         world.start_later(i, rng.randint(200, 3000) * MS)
+    slow = rng.choice((0, 300, 900)) * MS
+    if slow:  # what the two have is still being written when others overwrite it
+        world.sync_spans[kept] = (slow // 2, slow)
+
+    def end() -> None:
+        mend()
+        world.sync_spans.pop(kept, None)
+
     return end
 
 
@@ -112,6 +121,53 @@ def _relapse(world: World, rng: random.Random, server: ServerId | None) -> End |
                 world.start_later(j, rng.randint(500, 4000) * MS)
 
     return back
+
+
+def _seesaw(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    """A leader and its minority are cut off, and are back just long enough to hear of their successors.
+
+    Then those are cut off. Whoever led leads again, on a log that was cut meanwhile.
+    """
+    i = victim(world, rng, server)
+    if i is None or len(world.ids) < 3:
+        return None
+    election = world.plan.limits.election_timeout_ms_max * MS
+    others = rng.sample([j for j in world.ids if j != i], len(world.ids) - 1)
+    some = [i, *others[: (len(world.ids) - 1) // 2 - 1]]
+    ends: list[End] = []
+    over = False
+
+    def part(these: Sequence[ServerId]) -> None:
+        if not over:
+            ends.append(
+                _cut(world, [way for a in these for b in world.ids if b not in these for way in _both(a, b)])
+            )
+
+    def end() -> None:
+        for one in ends:
+            one()
+        ends.clear()
+
+    def back() -> None:
+        end()
+        part(absent)
+
+    def turn_over() -> None:
+        successors = [j for j, one in sorted(world.servers.items()) if one.engine.state.led and j not in some]
+        part(successors[: (len(world.ids) - 1) // 2 - len(absent)])
+
+    def finish() -> None:
+        nonlocal over
+        over = True
+        end()
+
+    part(some)
+    # Who was with the leader does not always hear what became of it.
+    absent = some[1:] if rng.random() < 0.5 else []
+    mended = world.time + rng.randint(election, 3 * election)
+    world.at(mended, back)
+    world.at(mended + rng.randint(5, 200) * MS, turn_over)
+    return finish
 
 
 def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
@@ -182,6 +238,10 @@ def _slow_way(world: World, rng: random.Random, _server: ServerId | None) -> End
     a, b = rng.sample(world.ids, 2)
     extra = rng.choice((5, 50, 300, 900)) * MS
     ways = [(a, b)] if rng.random() < 0.5 else _both(a, b)
+    return _slow(world, ways, extra)
+
+
+def _slow(world: World, ways: list[tuple[ServerId, ServerId]], extra: int) -> End:
     for one in ways:
         world.network.slow[one] = world.network.slow.get(one, 0) + extra
 
@@ -192,17 +252,36 @@ def _slow_way(world: World, rng: random.Random, _server: ServerId | None) -> End
     return end
 
 
+def _lag(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+    """All that one server says, or hears, comes late: it acts on what is no longer so, or others do."""
+    i = victim(world, rng, server)
+    if i is None:
+        return None
+    extra = rng.choice((50, 300, 900)) * MS
+    outward, inward = rng.choice(((True, False), (False, True), (True, True)))
+    others = [j for j in world.ids if j != i]
+    ways = [(i, j) for j in others if outward] + [(j, i) for j in others if inward]
+    return _slow(world, ways, extra)
+
+
 def _echoes(world: World, rng: random.Random, _server: ServerId | None) -> End:
-    """What is sent now arrives again much later, behind elections and restarts."""
-    share = rng.choice((0.05, 0.3, 1.0))
+    """What is sent now, lost or not, arrives much later (too): behind elections and restarts."""
+    share = rng.choice((0.1, 1.0, 1.0))
     spans = ((300 * MS, 900 * MS), (1 * SECOND, 4 * SECOND))
-    before = world.echo
-    world.echo = (share, rng.choice(spans))
+    before = world.mail.echo
+    world.mail.echo = (share, rng.choice(spans))
 
     def end() -> None:
-        world.echo = before
+        world.mail.echo = before
 
     return end
+
+
+def _past(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """What a server was sent of late, lost or not, reaches it once more: after an election, say."""
+    i = victim(world, rng, server)
+    if i is not None:
+        world.mail.send_again(i, rng.randint(1, PAST_FRAMES_MAX))
 
 
 LINKS: dict[str, Begin] = {
@@ -215,6 +294,7 @@ LINKS: dict[str, Begin] = {
     "ring": _ring,
     "strand": _strand,
     "relapse": _relapse,
+    "seesaw": _seesaw,
     "flap": _flap,
     "swizzle": _swizzle,
 }
@@ -224,5 +304,7 @@ FRAMES: dict[str, Begin] = {
     "reorder_frames": _set_network("reorder", (0.05, 0.5)),
     "delay_frames": _set_network("delay", ((5 * MS, 50 * MS), (50 * MS, 400 * MS))),  # type: ignore[arg-type]
     "slow_way": _slow_way,
+    "lag": _lag,
     "echo_frames": _echoes,
+    "repeat_past": _past,
 }
