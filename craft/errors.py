@@ -37,6 +37,12 @@ class Unknown(CraftError):
     """The command may or may not take effect, now or later: the answer was lost, not the question."""
 
 
+class SessionEnded(Unknown):
+    """A client's session ended while a command was under way: an attempt whose answer was lost may have had
+    its effect before. None will have one later.
+    """
+
+
 # -- configuration and the command line -----------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import trio
 
 from craft.errors import CommandTooLarge, CraftError, NotReady, Overloaded, Rejected
 from craft.limits import EngineLimits
+from craft.types import Timestamp
 
 COMMAND_OVERHEAD_BYTES = 5
 """What msgpack adds to a command, at most."""
@@ -39,6 +40,15 @@ class Call:
         self.tasks: list[trio.lowlevel.Task | None] = []
         self.results: Sequence[Any] | None = None
         self.error: CraftError | None = None
+
+    def body(self) -> bytes:
+        """What travels."""
+        return pack(self.commands)
+
+    @property
+    def floor(self) -> Timestamp:
+        """What it must be stamped beyond, where that is not for this server to know."""
+        return 0
 
     async def wait(self) -> int:
         """Wait until the call is answered; returns the waiter's number.

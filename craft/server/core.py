@@ -25,7 +25,7 @@ from craft.engine import Engine
 from craft.engine.status import recent_merged
 from craft.errors import CraftError, NotReady, Overloaded, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
-from craft.server.calls import Call, Singles, checked, pack, refusal
+from craft.server.calls import Call, Singles, checked, refusal
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
 from craft.server.syncing import Syncer
@@ -147,18 +147,12 @@ class Server(Generic[M]):
         commands = checked(commands)
         await trio.lowlevel.checkpoint_if_cancelled()
         call = Call(commands, many=True, started=trio.current_time())
-        try:
-            self._check_open()
-            if not commands:
-                await trio.lowlevel.checkpoint()
-                return []
-            self._submit(call)
-        except Rejected:
-            await self._refused()
-            raise
-        self._wake()
-        await call.wait()
-        return call.results
+        if commands:
+            await self.submit(call)
+            return call.results
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        return []
 
     async def read(self, query: Callable[[M], T]) -> T:
         """Call `query(state_machine)` when all that was answered anywhere before is applied here.
@@ -246,8 +240,24 @@ class Server(Generic[M]):
             raise NotReady("the server is stopping and takes no commands")
 
     def _submit(self, call: Call) -> None:
-        self._engine.propose(call, pack(call.commands))
+        self._engine.propose(call, call.body(), call.floor)
         self._calls_open[call] = None
+
+    async def submit(self, call: Call) -> None:
+        """Let a call be merged, and wait until it is answered. Raises as `propose` does."""
+        try:
+            self._check_open()
+            self._submit(call)
+        except Rejected:
+            await self._refused()
+            raise
+        self._wake()
+        await call.wait()
+
+    @property
+    def engine(self) -> Engine:
+        """What runs in it: for the listener to look at."""
+        return self._engine
 
     # -- the turn ---------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from craft.config import Address, Config
 from craft.errors import ConfigError, HandshakeRefused, RemoteError
 from craft.logs import RateLimited, event
 from craft.server.listener_requests import FAILED, Request, answer, decode_request, reply
+from craft.server.listener_sessions import ALL_OPERATIONS
 from craft.transport.tcp.common import LOST, read_handshake, reason, tune
 from craft.wire import (
     MAGIC,
@@ -233,7 +234,7 @@ class _Connection:
                 nursery.start_soon(self._answer, request)
 
     async def _answer(self, request: Request) -> None:
-        ready = await answer(self._server, request)
+        ready = await answer(self._server, request, ALL_OPERATIONS)
         # Only now: the writer may have taken the list that was there before the wait.
         self._replies.append(ready)
         self._filled.set()

@@ -3,28 +3,29 @@
 A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 
 - `propose` `[command, …]` → results, one a command. All commands take effect at one position, or none
-  does.
+  does. Without a session: a client that asks again asks for a second effect.
 - `read` `query` → what `Queryable.query` answers, linearizable.
 - `status`, `metrics` `nil` → the server's own plain values.
 - `merged` `position` → the last merged entries after that position.
+- those of sessions are in `craft.server.listener_sessions`.
 
 Invariants
 - *ok*: it was done. *rejected*: it certainly has no effect. *unknown*: it may or may not take effect, now or
-  later. *failed*: the request makes no sense to this server; it has no effect.
-- Until clients have sessions, an answer lost on its way is unknown too: a client that asks again asks for a
-  second effect.
+  later. *failed*: the request makes no sense to this server; it has no effect. *ended*: the session is not
+  open, and this attempt has no effect.
 - A value that msgpack cannot carry is replaced by its repr, never left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from craft.errors import Rejected, Unknown, WireError
+from craft.errors import Rejected, SessionEnded, Unknown, WireError
 from craft.state_machine import Queryable
+from craft.types import Position, Timestamp
 from craft.wire import PREFIX_BYTES, decode_message, encode_message
 from craft.wire.fields import shown
 from craft.wire.plain import plain
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
 REPLY_BYTES_MAX = 16 * 1024 * 1024
 """One reply's payload. A greater answer is replaced by a text that says so."""
 
-OK, REJECTED, UNKNOWN, FAILED = "ok", "rejected", "unknown", "failed"
+OK, REJECTED, UNKNOWN, FAILED, ENDED = "ok", "rejected", "unknown", "failed", "ended"
+
+
+Operations: TypeAlias = "dict[str, Callable[[Server[Any], Any], Awaitable[Any]]]"
+"""By name, what answers an argument."""
 
 
 class Request(NamedTuple):
@@ -44,6 +49,15 @@ class Request(NamedTuple):
     number: int
     operation: str
     argument: Any
+
+
+class Placed(NamedTuple):
+    """An answer with its place in the merged log. `known`: False where the value is no longer kept."""
+
+    position: Position
+    timestamp: Timestamp
+    value: Any
+    known: bool = True
 
 
 class BadRequest(Exception):
@@ -61,16 +75,18 @@ def decode_request(payload: memoryview) -> Request:
     return Request(number, operation, argument)
 
 
-async def answer(server: Server[Any], request: Request) -> bytes:
+async def answer(server: Server[Any], request: Request, operations: Operations) -> bytes:
     """Do what a client asks; the reply, framed."""
     try:
         # A map or an array from the wire is no key of the table.
-        serve = OPERATIONS.get(request.operation) if type(request.operation) is str else None
+        serve = operations.get(request.operation) if type(request.operation) is str else None
         if serve is None:
-            raise BadRequest(f"operation is {shown(request.operation)}; allowed are {', '.join(OPERATIONS)}")
+            raise BadRequest(f"operation is {shown(request.operation)}; allowed are {', '.join(operations)}")
         return reply(request.number, OK, await serve(server, request.argument))
     except BadRequest as error:
         return reply(request.number, FAILED, str(error))
+    except SessionEnded as error:
+        return reply(request.number, ENDED, str(error))
     except Rejected as error:
         return reply(request.number, REJECTED, f"{type(error).__name__}: {error}")
     except Unknown as error:
@@ -81,7 +97,7 @@ async def answer(server: Server[Any], request: Request) -> bytes:
 
 
 async def _propose(server: Server[Any], argument: Any) -> Any:
-    commands = _commands(argument)
+    commands = checked_commands(argument)
     timeout_ms = server.config.clients.request_timeout_ms
     with trio.move_on_after(timeout_ms / 1000):
         if len(commands) == 1:  # then it shares a request with other clients' commands
@@ -91,7 +107,8 @@ async def _propose(server: Server[Any], argument: Any) -> Any:
     raise Unknown(f"not applied within request_timeout_ms = {timeout_ms}; it may still take effect")
 
 
-def _commands(argument: Any) -> Sequence[bytes]:
+def checked_commands(argument: Any) -> Sequence[bytes]:
+    """At least one command, or BadRequest."""
     if type(argument) is not tuple or not argument:
         raise BadRequest(f"propose takes {shown(argument)}; allowed is an array of at least one command")
     for number, command in enumerate(argument):
@@ -101,14 +118,22 @@ def _commands(argument: Any) -> Sequence[bytes]:
 
 
 async def _read(server: Server[Any], argument: Any) -> Any:
+    return (await read(server, argument)).value
+
+
+async def read(server: Server[Any], argument: Any) -> Placed:
+    """What the state machine answers to a query, linearizable, and how far it was then."""
     if type(argument) is not bytes:
         raise BadRequest(f"read takes {shown(argument)}; allowed are bytes")
     machine = server.state_machine
     if not isinstance(machine, Queryable):
         raise BadRequest(f"{type(machine).__name__} cannot be read from outside: it has no method query")
     timeout_ms = server.config.clients.request_timeout_ms
+    e = server.engine.state
     with trio.move_on_after(timeout_ms / 1000):
-        return await server.read(lambda state: _ask(state, argument))
+        return await server.read(
+            lambda state: Placed(e.applied_position, e.applied_timestamp, _ask(state, argument))
+        )
     raise Rejected(f"not served within request_timeout_ms = {timeout_ms}: no majority answers")
 
 
@@ -140,14 +165,14 @@ def _no_argument(operation: str, argument: Any) -> None:
         raise BadRequest(f"{operation} takes {shown(argument)}; allowed is nil")
 
 
-OPERATIONS: dict[str, Callable[[Server[Any], Any], Awaitable[Any]]] = {
+OPERATIONS: Operations = {
     "propose": _propose,
     "read": _read,
     "status": _status,
     "metrics": _metrics,
     "merged": _merged,
 }
-"""What a client may ask."""
+"""What a client may ask without a session."""
 
 
 # -- replies ---------------------------------------------------------------------------------------
@@ -160,5 +185,11 @@ def reply(number: int | None, outcome: str, value: Any) -> bytes:
         return framed
     size = len(framed) - PREFIX_BYTES
     instead = f"an answer of {size} bytes, not sent; allowed are {REPLY_BYTES_MAX}"
-    # An array keeps its length, so that each command still has its result.
-    return encode_message([number, outcome, [instead] * len(value) if isinstance(value, list) else instead])
+    return encode_message([number, outcome, _shortened(value, instead)])
+
+
+def _shortened(value: Any, instead: str) -> Any:
+    """An array keeps its length, so that each command still has its result."""
+    if isinstance(value, Placed):
+        return value._replace(value=_shortened(value.value, instead))
+    return [instead] * len(value) if isinstance(value, list) else instead

@@ -1,7 +1,8 @@
 """Frames to bytes and back: the one place that knows how anything looks between processes.
 
 Floor 1, pure. Knows messages and msgpack; must not know sockets, time, disks or randomness. Byte by byte in
-`docs/reference/wire-format.md`. The ladder: `framing` < `fields` < `frames`, `handshake`.
+`docs/reference/wire-format.md`. The ladder: `framing` < `fields` < `frames`, `handshake`;
+`framing` < `plain`.
 """
 
 from __future__ import annotations
