@@ -39,6 +39,8 @@ from craft.errors import (
     Overloaded,
     Rejected,
     RemoteError,
+    ResultLost,
+    SessionEnded,
     SessionTaken,
     StorageFailed,
     SuspectStorage,
@@ -46,7 +48,8 @@ from craft.errors import (
     Unreachable,
     WrongDirectory,
 )
-from craft.limits import ClientLimits, EngineLimits, TransportLimits
+from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TransportLimits
+from craft.remote import Client, connect
 from craft.server import Server, open_server
 from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
 from craft.transport.memory import MemoryNetwork
@@ -60,6 +63,7 @@ __all__ = [
     "ApplyFailed",
     "Batch",
     "ChronyClock",
+    "Client",
     "ClientLimits",
     "Clock",
     "ClockConfig",
@@ -78,8 +82,11 @@ __all__ = [
     "Queryable",
     "Rejected",
     "RemoteError",
+    "RemoteLimits",
+    "ResultLost",
     "RunningClock",
     "Server",
+    "SessionEnded",
     "SessionTaken",
     "Snapshots",
     "StateMachine",
@@ -93,5 +100,6 @@ __all__ = [
     "WatchedClock",
     "WrongDirectory",
     "__version__",
+    "connect",
     "open_server",
 ]

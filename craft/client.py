@@ -1,4 +1,4 @@
-"""A small client for administration and for programs outside the servers: one connection to one server.
+"""One connection to one server: for administration, and what a client with a session is made of.
 
     async with craft.client.connect("127.0.0.1:8001") as client:
         print(await client.propose([b"5"]))
@@ -7,8 +7,8 @@ Knows the requests of `craft.server.listener_requests`. Many tasks may use one c
 one behind the other without waiting, and replies come in any order.
 
 Invariants
-- A command whose answer was lost is `Unknown`, never proposed again by itself: until clients have sessions
-  that would risk a second effect.
+- A command whose answer was lost is `Unknown`, never proposed again by itself: without a session that would
+  risk a second effect. (`craft.remote` has sessions, and does.)
 - Every waiting call ends when the connection does. Cancelling a call leaves nothing behind here; a cancelled
   `propose` is unknown.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -24,10 +25,18 @@ from typing import Any, NoReturn
 import trio
 
 from craft.config import Address, parse_address
-from craft.errors import HandshakeRefused, Rejected, RemoteError, Unknown, Unreachable, WireError
+from craft.errors import (
+    HandshakeRefused,
+    Rejected,
+    RemoteError,
+    SessionEnded,
+    Unknown,
+    Unreachable,
+    WireError,
+)
 from craft.limits import ClientLimits, TransportLimits
 from craft.server.listener import ANY_CLUSTER
-from craft.server.listener_requests import FAILED, OK, REJECTED, REPLY_BYTES_MAX, UNKNOWN
+from craft.server.listener_requests import ENDED, FAILED, OK, REJECTED, REPLY_BYTES_MAX, UNKNOWN
 from craft.transport.tcp.common import LOST, read_handshake, reason, tune
 from craft.wire import (
     MAGIC,
@@ -65,7 +74,7 @@ class Client:
     """A connection to one server's client listener. Made by `connect`."""
 
     def __init__(
-        self, stream: trio.SocketStream, address: Address, welcome: Welcome, requests_max: int
+        self, stream: trio.abc.Stream, address: Address, welcome: Welcome, requests_max: int
     ) -> None:
         self.address = address
         self.cluster = welcome.cluster_id
@@ -79,6 +88,15 @@ class Client:
         self._requests: list[bytes] = []
         self._filled = trio.Event()
         self._lost: str | None = None
+        self.ended = trio.Event()
+
+    async def ask(self, operation: str, argument: Any) -> tuple[str | None, Any]:
+        """One request; its outcome and value, as they came. The outcome is None where the answer was lost.
+
+        Raises Unreachable where nothing was sent.
+        """
+        waiting = await self._ask(operation, argument)
+        return waiting.outcome, (self._lost if waiting.outcome is None else waiting.value)
 
     async def propose(self, commands: Sequence[bytes]) -> Any:
         """Propose commands that take effect together, at one position or not at all; one result a command.
@@ -151,6 +169,7 @@ class Client:
 
     def _end(self, why: str) -> None:
         self._lost = self._lost or why
+        self.ended.set()
         for waiting in self._waiting.values():
             waiting.done.set()
 
@@ -176,7 +195,7 @@ class Client:
 
     def _take(self, reply: Any) -> None:
         whole = type(reply) is tuple and len(reply) == 3 and type(reply[0]) in (int, type(None))
-        if not whole or reply[1] not in (OK, REJECTED, UNKNOWN, FAILED):
+        if not whole or reply[1] not in (OK, REJECTED, UNKNOWN, FAILED, ENDED):
             raise WireError(f"a reply is {shown(reply)}; allowed is [number or nil, outcome, value]")
         number, outcome, value = reply
         if number is None:
@@ -195,6 +214,8 @@ def _value(waiting: _Waiting) -> Any:
         raise Rejected(str(waiting.value))
     if waiting.outcome == UNKNOWN:
         raise Unknown(str(waiting.value))
+    if waiting.outcome == ENDED:
+        raise SessionEnded(str(waiting.value))
     raise RemoteError(str(waiting.value))
 
 
@@ -208,41 +229,48 @@ async def connect(
     cluster: str = ANY_CLUSTER,
     requests_max: int = ClientLimits().requests_max,
     limits: TransportLimits | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a server's `client_listen`: `async with craft.client.connect("host:port") as client:`.
 
     `cluster` refuses servers of any other cluster; `requests_max` calls are in flight at once, more wait;
-    `limits` holds the timeouts. Raises ConfigError for what is no address, Unreachable where nobody answers,
-    HandshakeRefused where one does that will not have us.
+    `limits` holds the timeouts; with `ssl_context` the connection speaks TLS. Raises ConfigError for what is
+    no address, Unreachable where nobody answers, HandshakeRefused where one does that will not have us.
     """
     where = parse_address("address", address)
     limits = limits or TransportLimits()
-    stream = await _open(where, limits)
+    stream = await _open(where, limits, ssl_context)
     try:
         welcome = await _introduce(stream, where, cluster, limits)
         client = Client(stream, where, welcome, requests_max)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(client._run)
-            yield client
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(client._run)
+                yield client
+                nursery.cancel_scope.cancel()
+        finally:
+            client._end("the connection was closed")  # calls of tasks elsewhere end as well
     except BaseExceptionGroup as group:
-        _raise_inner(group)
+        raise_inner(group)
     finally:
         await trio.aclose_forcefully(stream)
 
 
-async def _open(where: Address, limits: TransportLimits) -> trio.SocketStream:
+async def _open(
+    where: Address, limits: TransportLimits, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
+    """The stream; its TLS handshake comes with the first byte."""
     try:
         with trio.fail_after(limits.connect_timeout_ms / 1000):
             stream = await trio.open_tcp_stream(where.host, where.port)
     except LOST as error:
         raise Unreachable(f"{where} cannot be reached: {reason(error)}") from error
     tune(stream, limits)
-    return stream
+    return stream if ssl_context is None else trio.SSLStream(stream, ssl_context, server_hostname=where.host)
 
 
 async def _introduce(
-    stream: trio.SocketStream, where: Address, cluster: str, limits: TransportLimits
+    stream: trio.abc.Stream, where: Address, cluster: str, limits: TransportLimits
 ) -> Welcome:
     nonce = secrets.token_bytes(NONCE_BYTES)
     try:
@@ -267,7 +295,7 @@ async def _introduce(
     return answer
 
 
-def _raise_inner(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+def raise_inner(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """The block's own error as it was: our tasks raise none, so it is alone in the nursery's group."""
     if len(group.exceptions) > 1:
         raise group

@@ -43,6 +43,10 @@ class SessionEnded(Unknown):
     """
 
 
+class ResultLost(CraftError):
+    """The command took effect, once. Its answer was lost on the way, and its result is no longer kept."""
+
+
 # -- configuration and the command line -----------------------------------------------------------
 
 

@@ -180,5 +180,32 @@ CLIENT_RESULT_OVERHEAD_BYTES = 256
 CLIENT_SESSION_TTL_MS_MIN = 1_000
 """A session's least time to live. Shorter, an election would end it."""
 
+CLIENT_SESSION_TTL_MS = 60_000
+"""What a client asks for unless told otherwise: it survives any election, and a short loss of the network."""
+
 CLIENT_SESSION_TTL_MS_MAX = 24 * 60 * 60 * 1000
 """Its greatest: what a client leaves behind is gone after a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLimits:
+    """Bounds of a remote client (`craft.connect`). Times are milliseconds."""
+
+    requests_max: int = CLIENT_WINDOW_REQUESTS_MAX
+    """Calls at once; more wait. A server takes as many of one connection; a session's window is as wide."""
+
+    attempt_timeout_ms: int = 15_000
+    """A request without any answer for this long is asked of another server: more than a server takes to say
+    that it does not know (`clients.request_timeout_ms`)."""
+
+    reach_timeout_ms: int = 10_000
+    """A call gives up where no server could be reached for this long."""
+
+    retry_delay_ms_min: int = 20
+    """The first wait when every server was tried in vain; it doubles each time, and is jittered by half."""
+
+    retry_delay_ms_max: int = 1000
+    """The longest; a connection that lived for longer was a good one, and the waits begin anew."""
+
+    close_timeout_ms: int = 1000
+    """How long leaving takes at most to close the session; else the session ends by its time to live."""

@@ -1,0 +1,1 @@
+"""The client with a session: real sockets, servers of one process, and a wire that loses answers."""
