@@ -421,6 +421,7 @@ def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
     _step(e, sender, message)
     leading.note_appended(e, e.raft(message.group))
+    linking.note_commands(e, sender, message.entries)
 
 
 def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -> None:

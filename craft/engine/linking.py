@@ -25,7 +25,7 @@ from craft.messages import (
 )
 from craft.raft import RaftState, election, replication
 from craft.ready import Ready
-from craft.types import GroupId, Index, ServerId, Timestamp, is_command
+from craft.types import Entry, GroupId, Index, ServerId, Timestamp, is_command
 
 COMMITS_PER_HEARTBEAT = 4
 """Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
@@ -86,7 +86,8 @@ def _can_wait(e: EngineState, r: RaftState, peer: Peer, message: Message) -> boo
         )
         idle = closes and bool(message.entries)
     elif type(message) is AppendAccepted:
-        idle = r.commit_place.term == message.term and r.log.last_command.index <= r.commit_index
+        # By what the leader said: that we have inferred a commit does not mean that it can count it.
+        idle = r.commit_place.term == message.term and r.log.last_command.index <= r.leader_commit
     else:
         return False
     return (
@@ -94,6 +95,16 @@ def _can_wait(e: EngineState, r: RaftState, peer: Peer, message: Message) -> boo
         and replication.infers_commits(r, e.me, peer.id)
         and not _waits(e, peer, e.merger.closed[r.group])
     )
+
+
+def note_commands(e: EngineState, sender: ServerId, entries: tuple[Entry, ...]) -> None:
+    """A peer's commands arrived: what was held back for it may be what they wait for.
+
+    Where the peer's clock is behind, our group is beyond their stamp already: we close nothing anew for them.
+    """
+    peer = e.peers[sender]
+    if (peer.later or peer.durable_due) and any(is_command(entry.kind) for entry in entries):
+        peer.frame_due = True
 
 
 def release_held(e: EngineState) -> None:

@@ -34,7 +34,7 @@ def become_follower(r: RaftState, term: Term, leader: ServerId | None, now: int)
     assert not (r.leads and term == r.term and leader is not None), "two leaders in one term"
     if term > r.term:
         r.term, r.vote, r.hard_dirty = term, None, True
-        r.verified, r.leader_persisted, r.ack_due = 0, 0, False
+        r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
     elif r.leader_id not in (None, leader) and leader is not None:
         raise AssertionError(f"group {r.group} term {term}: leaders {r.leader_id} and {leader}")
     r.role, r.leader_id = Role.FOLLOWER, leader
@@ -120,7 +120,7 @@ def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
     """Raft 5.2: raise the term, vote for oneself (counted once durable), ask everyone."""
     assert r.votes_here and not r.leads
     r.term, r.vote, r.hard_dirty = r.term + 1, r.me, True
-    r.verified, r.leader_persisted, r.ack_due = 0, 0, False
+    r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
     r.role, r.leader_id, r.votes = Role.CANDIDATE, None, {}
     if transfer:
         r.transfer_term = r.term

@@ -176,6 +176,7 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
     r.verified = max(r.verified, m.prev_index + len(m.entries))
     if m.commit_index >= r.commit_index:
         r.verified = max(r.verified, r.commit_index)  # the leader has committed that too, so it agrees
+    r.leader_commit = max(r.leader_commit, m.commit_index)
     advance_commit(r, min(m.commit_index, r.verified))
     infer_commit(r)
     r.ack_due = True

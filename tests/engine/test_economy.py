@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from craft.engine import Engine
 from craft.ready import Ready
 from craft.types import Instant
-from tests.driver import MS, SECOND, Cluster
+from tests.driver import EPOCH, MS, SECOND, Cluster
 
 COMMANDS = 50
 
@@ -63,6 +64,23 @@ def test_a_writer_elsewhere_does_not_wait_for_a_heartbeat() -> None:
     c.settle_evenly()
     c.quiesce()
     for number in range(30):
+        assert c.write_and_wait(number % 3, b"%d" % number) < 10 * MS
+
+
+def ahead(by: int, time: int) -> int:
+    """A clock's reading."""
+    return EPOCH + time + by
+
+
+@pytest.mark.parametrize("skew_ms", [(0, -1, 0), (0, -10, 0), (0, 10, 0), (100, -100, 100)])
+def test_a_writer_with_another_clock_does_not_wait_for_a_heartbeat(skew_ms: tuple[int, ...]) -> None:
+    """Who is behind finds the other groups closed beyond its stamp already: all it lacks is being told so."""
+    c = Cluster()
+    c.clocks = {i: partial(ahead, skew_ms[i] * MS) for i in c.ids}
+    c.settle_evenly()
+    c.quiesce()
+    for number in range(60):
+        c.run(number % 7 * MS)
         assert c.write_and_wait(number % 3, b"%d" % number) < 10 * MS
 
 
