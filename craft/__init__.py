@@ -21,6 +21,7 @@ These are the public names; everything else may change between versions.
 
 from importlib.metadata import PackageNotFoundError, version
 
+from craft import blocking
 from craft.clock import Clock, RunningClock
 from craft.clock.chrony import ChronyClock
 from craft.clock.manual import ManualClock
@@ -100,6 +101,7 @@ __all__ = [
     "WatchedClock",
     "WrongDirectory",
     "__version__",
+    "blocking",
     "connect",
     "open_server",
 ]

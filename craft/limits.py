@@ -209,3 +209,6 @@ class RemoteLimits:
 
     close_timeout_ms: int = 1000
     """How long leaving takes at most to close the session; else the session ends by its time to live."""
+
+    calls_max: int = 100_000
+    """Calls of `craft.blocking` that are not answered; beyond it they are refused as Overloaded."""
