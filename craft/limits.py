@@ -194,6 +194,10 @@ class RemoteLimits:
     requests_max: int = CLIENT_WINDOW_REQUESTS_MAX
     """Calls at once; more wait. A server takes as many of one connection; a session's window is as wide."""
 
+    request_bytes_max: int = 1 * MIB + 64 * KIB
+    """One call's bytes; more is refused here. At most the servers' `clients.request_bytes_max`: they end the
+    connection of whoever sends more, with all calls on it."""
+
     attempt_timeout_ms: int = 15_000
     """A request without any answer for this long is asked of another server: more than a server takes to say
     that it does not know (`clients.request_timeout_ms`)."""

@@ -50,11 +50,17 @@ from craft.limits import (
 )
 from craft.remote.links import Links
 from craft.remote.sessions import Session
+from craft.server.calls import COMMAND_OVERHEAD_BYTES
 from craft.server.listener import ANY_CLUSTER
 from craft.server.listener_requests import ENDED, FAILED, OK, REJECTED
 from craft.wire.fields import shown
+from craft.wire.framing import ITEMS_MAX
 
 _REJECTIONS = {kind.__name__: kind for kind in (CommandTooLarge, NotReady, Overloaded, Rejected)}
+
+
+ENVELOPE_BYTES = 128
+"""What a request carries beside its commands, at most."""
 
 
 class _BeginAnew(Exception):
@@ -103,6 +109,7 @@ class Client:
         if not listed:
             await trio.lowlevel.checkpoint()
             return []
+        self._check_size(listed)
         async with self._room:
             while True:
                 session = await self._open_session()
@@ -119,6 +126,7 @@ class Client:
 
         Raises RemoteError where the server finds the query wrong, Overloaded, Unreachable. Nothing changes.
         """
+        self._check_size([query])
         return await self._get("query", [query, at_least])
 
     async def status(self) -> dict[str, Any]:
@@ -130,6 +138,16 @@ class Client:
         """Its `metrics()`."""
         metrics: Sequence[dict[str, Any]] = await self._get("metrics", None)
         return metrics
+
+    def _check_size(self, parts: list[bytes]) -> None:
+        """Before it is sent: for what is too long for a frame a server ends the connection of all calls."""
+        size = ENVELOPE_BYTES + sum(map(len, parts)) + COMMAND_OVERHEAD_BYTES * len(parts)
+        if size > self._limits.request_bytes_max:
+            raise CommandTooLarge(
+                f"{size} bytes in one call; request_bytes_max allows {self._limits.request_bytes_max}"
+            )
+        if len(parts) > ITEMS_MAX:
+            raise CommandTooLarge(f"{len(parts)} commands in one call; allowed are {ITEMS_MAX}")
 
     # -- one call ---------------------------------------------------------------------------------
 

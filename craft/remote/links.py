@@ -84,7 +84,7 @@ class Links:
         self._tell()
 
     async def first(self) -> Link:
-        """The first connection. Raises Unreachable or HandshakeRefused once all servers were tried in vain."""
+        """The first connection. Raises Unreachable or HandshakeRefused once all were tried in vain."""
         while self.current is None and not self._tried:
             await self._changed.wait()
         if self.current is not None:

@@ -77,6 +77,20 @@ async def test_what_makes_no_sense_is_told() -> None:
         assert await client.propose(b"a") == 1
 
 
+async def test_what_no_server_would_read_is_not_sent() -> None:
+    """A server would end the connection, with all calls on it; and another one as well."""
+    async with serving() as s, wire(s.addresses[1]) as one, craft.connect(one.address) as client:
+        for commands in ([bytes(2_000_000)], [b""] * 70_000):
+            with pytest.raises(craft.CommandTooLarge, match="in one call"):
+                await client.propose_many(commands)
+        with pytest.raises(craft.CommandTooLarge, match="request_bytes_max allows"):
+            await client.read(bytes(2_000_000))
+        fits = bytes(1024 * 1024 - 100)
+        assert await client.propose(fits) == 1
+        assert len(await client.propose_many([b""] * 65_536)) == 65_536
+        assert one.connections == 1
+
+
 # -- answers that are lost ---------------------------------------------------------------------------
 
 
