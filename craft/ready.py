@@ -87,6 +87,9 @@ class Ready:
     apply: list[Merged] = field(default_factory=list)
     """To be applied in order; then call `Engine.applied(position of the last)`. One list at a time."""
 
+    committed: list[tuple[Any, Timestamp]] = field(default_factory=list)
+    """Tokens of requests that wanted no more, and the timestamps that they are merged at or before."""
+
     reads: list[Any] = field(default_factory=list)
     """Tokens of reads that may now be served from the state machine as it stands."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
-from craft.engine import leading, linking, loading, merging, placing, proposing, reading, status
+from craft.engine import committing, leading, linking, loading, merging, placing, proposing, reading, status
 from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
 from craft.errors import Overloaded, WireError
 from craft.limits import EngineLimits
@@ -86,6 +86,7 @@ class Engine:
         limits: EngineLimits,
         rng: Random,
         now: Instant,
+        clock_error_ns: int | None = None,
     ) -> None:
         voters = frozenset(servers)
         assert server_id in voters and recovered.groups
@@ -100,6 +101,7 @@ class Engine:
         self.state = e = EngineState(
             me=server_id,
             limits=limits,
+            clock_error_ns=clock_error_ns,
             rng=rng,
             now=now,
             nonce=rng.randbytes(NONCE_BYTES),
@@ -239,16 +241,18 @@ class Engine:
                 for raft in e.replicas
                 if not raft.state.leads and raft.state.votes_here
             ]
-        e.wake_at = min(deadlines)
+        told_at = committing.wake_at(e)
+        e.wake_at = min(deadlines) if told_at is None else min(*deadlines, told_at)
 
-    def propose(self, token: Any, body: bytes, floor: Timestamp = 0) -> int:
+    def propose(self, token: Any, body: bytes, floor: Timestamp = 0, *, committed: bool = False) -> int:
         """Take a request: `body` is a msgpack array of commands, or a remote client's (`client_sessions`).
 
         It is stamped beyond `floor`, the greatest timestamp that the client was answered at, which this
         server's time must have reached (`takes_floor`). Raises a `Rejected`; answers come as `Merged` with
-        the token.
+        the token. `committed` wants no result: the token comes in `Ready.committed`, unless the merge is
+        faster.
         """
-        return proposing.propose(self.state, token, body, floor)
+        return proposing.propose(self.state, token, body, floor, committed=committed)
 
     def takes_floor(self, floor: Timestamp) -> bool:
         """Would `propose` take this floor?"""
@@ -314,8 +318,8 @@ class Engine:
         rejected: list[Any] = []
         unknown: list[Any] = []
         for pending in e.pending.values():
-            if pending.request == OPEN:
-                continue  # our own, nobody waits for it
+            if pending.request == OPEN or pending.told:
+                continue  # our own, or answered: nobody waits for it
             (unknown if pending.sent else rejected).append(pending.token)
         e.pending, e.unrouted = {}, []
         return rejected, unknown
@@ -332,6 +336,7 @@ class Engine:
         proposing.turn(e)
         leading.turn(e)
         merging.turn(e, out)
+        committing.turn(e, out)
         reading.serve(e, out)
         e.unwritten |= e.dirty
         out.write = self._take_write()

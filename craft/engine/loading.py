@@ -8,6 +8,7 @@ Invariants
 
 from __future__ import annotations
 
+from craft.engine import committing
 from craft.engine.state import EngineState, Loading, LoadPurpose
 from craft.marks import mark
 from craft.messages import FetchResult
@@ -97,3 +98,5 @@ def deliver_entries(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) 
     if e.merger.held(group) > before:
         e.outstanding[group].extend(entry.index for entry in entries if 1 <= entry.kind <= 3)
     e.cursor[group] = entries[-1].index
+    if e.awaiting_commit:
+        committing.note_delivered(e, group, entries)

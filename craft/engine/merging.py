@@ -114,7 +114,7 @@ def applied(e: EngineState, position: Position) -> None:
         assert index == merged.index
     last = e.applying[-1]
     e.applied_position, e.applied_timestamp = last.position, last.timestamp
-    e.answered_timestamp = last.timestamp
+    e.answered_timestamp = max(e.answered_timestamp, last.timestamp)
     e.applying = []
     # What waited for room may be read back now.
     e.dirty |= e.starved

@@ -38,7 +38,7 @@ DETOUR_MS = 300
 """How soon it is placed again that a peer could not pass on to a leader: about an election."""
 
 
-def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0) -> int:
+def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0, *, committed: bool = False) -> int:
     """Take a request from a caller on this server, or raise. Returns its request number."""
     if e.stopping:
         raise NotReady("the server is stopping and takes no commands")
@@ -57,6 +57,8 @@ def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0) -> in
     pending = Pending(token, e.next_request, body, floor=floor)
     e.next_request += 1
     e.pending[pending.request] = pending
+    if committed:
+        e.awaiting_commit[pending.request] = pending
     e.pending_bytes += len(body)
     e.unrouted.append(pending)
     return pending.request
@@ -208,8 +210,9 @@ def settle(e: EngineState, proposal: Proposal) -> Any:
     if pending is None:
         return None
     del e.pending[proposal.request]
+    e.awaiting_commit.pop(proposal.request, None)
     e.pending_bytes -= len(pending.body)
-    return pending.token
+    return None if pending.told else pending.token
 
 
 # -- retries --------------------------------------------------------------------------------------

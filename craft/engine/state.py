@@ -89,6 +89,7 @@ class Pending:
     term: Term = 0
     retry_at: int = 0
     attempts: int = 0  # how often it may have been appended, refusals not counted: each retry waits longer
+    told: bool = False  # that it is committed, which is all that its caller wanted
     sent: bool = False  # it left this server, or was appended here: from then on its fate is not ours to know
     floor: Timestamp = 0  # the greatest timestamp that the client behind it was answered at
 
@@ -128,6 +129,7 @@ class EngineState:
 
     me: ServerId
     limits: EngineLimits
+    clock_error_ns: int | None  # the cluster-wide bound that the operator states
     rng: Random
     now: Instant
     nonce: bytes
@@ -203,6 +205,8 @@ class EngineState:
     pending_bytes: int = 0
     unrouted: list[Pending] = field(default_factory=list)
     route_rotation: int = 0
+    awaiting_commit: dict[int, Pending] = field(default_factory=dict)  # requests that want `committed`
+    committed: list[tuple[Timestamp, Pending]] = field(default_factory=list)  # they are, and their clocks run
     answered_timestamp: Timestamp = 0
     stopping: bool = False
 

@@ -30,6 +30,7 @@ class Clients:
     def __init__(self, world: World, workload: Workload) -> None:
         self._world, self._workload = world, workload
         self._rng = random.Random(f"{world.plan.seed} clients")
+        self._rng_levels = random.Random(f"{world.plan.seed} levels")
         self._homes: dict[int, ServerId] = {}
         self._waits_for: dict[int, int] = {}  # client -> number of its operation
         self.stopped = False
@@ -88,7 +89,8 @@ class Clients:
         if world.keep:
             world.note(server_id, "propose", f"#{operation.number}")
         try:
-            world.servers[server_id].propose(operation, msgpack.packb(list(commands)))
+            committed = bool(world.plan.committed) and self._rng_levels.random() < world.plan.committed
+            world.servers[server_id].propose(operation, msgpack.packb(list(commands)), committed=committed)
         except Rejected as error:
             world.reject(operation, str(error))
         return operation

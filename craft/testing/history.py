@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-from craft.types import Position, ServerId
+from craft.types import Position, ServerId, Timestamp
 
 Kind: TypeAlias = Literal["write", "read"]
 KINDS = ("write", "read")
@@ -53,6 +53,13 @@ class Operation:
     """One a request."""
     position: Position | None = None
     """Where in the merged log an answered write took effect."""
+    committed_at: Timestamp | None = None
+    """Where it was answered at the level `committed`, without a result: merged at this time or before."""
+    ordered: bool = True
+    """Did its answer promise that whatever starts later is ordered after it? At the level `committed` only
+    within a stated bound of the clocks."""
+    session: int = 0
+    """The serial number of the server's incarnation that was asked: all its clients share one session."""
 
 
 class History:
@@ -88,6 +95,11 @@ class History:
         self._end(operation, Outcome.OK, at)
         operation.results = results
         operation.position = position
+
+    def committed(self, operation: Operation, timestamp: Timestamp, *, ordered: bool, at: int) -> None:
+        """The client of a write was answered at the level `committed`."""
+        self._end(operation, Outcome.OK, at)
+        operation.committed_at, operation.ordered = timestamp, ordered
 
     def reject(self, operation: Operation, *, at: int) -> None:
         """The client was told that its operation has no effect and never will."""

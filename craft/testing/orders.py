@@ -119,7 +119,7 @@ def _call(operation: Operation, places: Sequence[int]) -> Call:
 
 def _returned(operation: Operation) -> int | None:
     """Until when the operation has taken effect, if it must."""
-    if operation.outcome is not Outcome.OK:
+    if operation.outcome is not Outcome.OK or not operation.ordered:
         return None
     if operation.returned is None or operation.returned < operation.invoked:
         raise ValueError(

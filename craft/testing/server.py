@@ -73,6 +73,7 @@ class SimServer:
             limits=world.plan.limits,
             rng=random.Random(world.rng_engines.getrandbits(64)),
             now=self.now(),
+            clock_error_ns=world.plan.clock_error,
         )
 
     def now(self) -> Instant:
@@ -110,6 +111,8 @@ class SimServer:
             self._write(ready.write)
         for load in ready.loads:
             self._load(load)
+        for operation, timestamp in ready.committed:
+            world.committed(self, operation, timestamp)
         for operation in ready.reads:
             self._serve(operation)
         if ready.apply:
@@ -155,9 +158,10 @@ class SimServer:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def propose(self, operation: Operation, body: bytes) -> None:
+    def propose(self, operation: Operation, body: bytes, *, committed: bool = False) -> None:
         """A client's write; raises Rejected."""
-        self.engine.propose(operation, body)
+        operation.session = self.incarnation
+        self.engine.propose(operation, body, committed=committed)
         self.operations[operation.number] = operation
         self.world.schedule_turn(self, self.world.time + self.world.turn_delay())
 

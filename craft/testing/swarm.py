@@ -54,6 +54,9 @@ WEIGHTS = {
 }
 """What deposes leaders is drawn more often than the rest, which counts 1: most bugs need logs that part."""
 
+LAGS_FROM = 1000
+"""Numbers of the faults that are added for a stated bound of the clocks: behind all others."""
+
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
@@ -90,8 +93,33 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
         reads=rng.choice((0.0, 0.2, 0.3, 0.7)),
         duration=duration,
     )
-    faults = tuple(_faults(rng, plan, FAULTS if only is None else only, QUICK if quick else 1))
-    return replace(plan, faults=faults)
+    plan = _levels(random.Random(f"{seed} levels"), plan)
+    allowed = FAULTS if only is None else only
+    if plan.clock_error is not None:  # then the clocks keep within it
+        allowed = [kind for kind in allowed if kind not in CLOCKS]
+    faults = list(_faults(rng, plan, allowed, QUICK if quick else 1))
+    if plan.clock_error is not None and "lag" in allowed:
+        faults += _lags(random.Random(f"{seed} lags"), plan, len(faults))
+    return replace(plan, faults=tuple(faults))
+
+
+def _lags(rng: random.Random, plan: Plan, number: int) -> Iterator[Fault]:
+    """Somebody hears late what others do, and leads on: then nothing but the clocks orders their writes."""
+    for lag in range(1, 4):
+        at, duration = rng.randrange(plan.duration), rng.choice((100, 400)) * MS
+        yield Fault(LAGS_FROM + number + lag, "lag", at, duration, rng.getrandbits(32))
+
+
+def _levels(rng: random.Random, plan: Plan) -> Plan:
+    """Some clients want no more than `committed`; of some clusters a bound on the clocks' error is stated."""
+    if rng.random() < 0.7:
+        return plan
+    plan = replace(plan, committed=rng.choice((0.3, 0.7)))
+    if rng.random() < 0.5:
+        return plan
+    error = rng.choice((20, 100)) * MS
+    offsets = tuple(rng.choice((-error, error, rng.randint(-error, error))) for _ in range(plan.servers))
+    return replace(plan, clock_error=error, clock_offsets=offsets, clock_step=1)
 
 
 def _limits(rng: random.Random, *, quick: bool) -> EngineLimits:

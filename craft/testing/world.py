@@ -31,7 +31,7 @@ from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
 from craft.testing.trace import WORLD, Trace
-from craft.types import ServerId, Write
+from craft.types import ServerId, Timestamp, Write
 
 TURNS_AT_ONCE_MAX = 200
 """More turns than this at one instant of virtual time: the engine is running in circles."""
@@ -408,6 +408,16 @@ class World:
             hook(server, operation)
         self.settled(operation)
         self.moments.reached(self, kind, server.id)
+
+    def committed(self, server: SimServer, operation: Operation, timestamp: Timestamp) -> None:
+        """A client is told that its write is committed, and no more."""
+        server.operations.pop(operation.number, None)
+        ordered = self.plan.clock_error is not None
+        self.history.committed(operation, timestamp, ordered=ordered, at=self.time)
+        self.note(server.id, "answer", f"#{operation.number} committed at timestamp {timestamp}")
+        self.trace.fold(self.time, operation.number, timestamp)
+        self.settled(operation)
+        self.moments.reached(self, "answer", server.id)
 
     def reject(self, operation: Operation, why: str) -> None:
         """A client is told that its operation has no effect and never will."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from craft.testing.checkers.answers import AnswersArePlaced, ExactlyOnce, RealTime, RejectedHasNoEffect
+from craft.testing.checkers.answers import (
+    AnswersArePlaced,
+    CommittedIsKept,
+    ExactlyOnce,
+    RealTime,
+    RejectedHasNoEffect,
+)
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.durability import AcknowledgementsAreDurable, CommitsAreDurable, VotesAreDurable
 from craft.testing.checkers.elections import (
@@ -71,6 +77,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         RejectedHasNoEffect(),
         AnswersArePlaced(once),
         RealTime(),
+        CommittedIsKept(ledger),
     ]
     if machine is not None:
         checkers.append(Replay(ledger, machine))

@@ -20,7 +20,7 @@ from craft.ready import Merged
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import Ledger
 from craft.testing.history import Operation, Outcome
-from craft.types import Position, ServerId
+from craft.types import Position, ServerId, Timestamp
 
 if typing.TYPE_CHECKING:
     from craft.testing.server import SimServer
@@ -241,3 +241,57 @@ class RealTime(Checker):
         if not self._greatest or position > self._greatest[-1][0]:
             self._times.append(operation.returned)
             self._greatest.append((position, operation.number))
+
+
+class CommittedIsKept(Checker):
+    """What is answered at the level `committed` is merged where it said, and whoever reads later sees it.
+
+    Later writes of the same session are ordered after it; within a stated bound of the clocks, everybody's.
+    """
+
+    PROPERTY = "what is answered as committed is kept, seen and ordered"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def ended(self, world: World) -> None:
+        """Compare with the merged log, once it is whole."""
+        promises = [one for one in world.history if one.committed_at is not None]
+        places: dict[Timestamp, Position] = {}
+        for merged in self._ledger.merged if promises else ():
+            places.setdefault(merged.timestamp, merged.position)
+        for promise in promises:
+            if promise.committed_at not in places:
+                self._fail(promise, "nothing with this timestamp is in the merged log")
+        promises.sort(key=_returned)
+        times = [_returned(promise) for promise in promises]
+        for operation in world.history if promises else ():
+            if operation.outcome is Outcome.OK:
+                self._compare(operation, promises[: bisect_left(times, operation.invoked)], places)
+
+    def _compare(
+        self, operation: Operation, earlier: list[Operation], places: dict[Timestamp, Position]
+    ) -> None:
+        writes = operation.kind == "write"
+        bound = [one for one in earlier if not writes or one.ordered or one.session == operation.session]
+        promise = max(bound, key=lambda one: one.committed_at or 0, default=None)
+        if promise is None or promise.committed_at is None:
+            return
+        if operation.committed_at is not None:
+            if operation.committed_at <= promise.committed_at:
+                self._fail(promise, f"write {operation.number}, invoked later, at {operation.committed_at}")
+            return
+        least, position = places[promise.committed_at], operation.position or 0
+        if position < least or (position == least and writes):
+            self._fail(promise, f"{operation.kind} {operation.number}, invoked later, at position {position}")
+
+    def _fail(self, promise: Operation, what: str) -> None:
+        raise Violation(
+            self.PROPERTY,
+            f"write {promise.number} on server {promise.server} was answered at {promise.returned} as"
+            f" committed at timestamp {promise.committed_at}; {what}",
+        )
+
+
+def _returned(operation: Operation) -> int:
+    return operation.returned or 0

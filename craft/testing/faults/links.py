@@ -257,7 +257,7 @@ def _lag(world: World, rng: random.Random, server: ServerId | None) -> End | Non
     i = victim(world, rng, server)
     if i is None:
         return None
-    extra = rng.choice((50, 300, 900)) * MS
+    extra = rng.choice((50, 50, 300, 900)) * MS
     outward, inward = rng.choice(((True, False), (False, True), (True, True)))
     others = [j for j in world.ids if j != i]
     ways = [(i, j) for j in others if outward] + [(j, i) for j in others if inward]
