@@ -30,6 +30,9 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024
 PAST_FRAMES_MAX = 200
 """So many of the frames that a server was sent last may reach it once more."""
 
+Sent: typing.TypeAlias = tuple[ServerId, Frame, str]
+"""A frame, who sent it, and its words in the trace."""
+
 LEAST_NS = 1000
 """Between frames that come again together."""
 
@@ -43,11 +46,9 @@ class Mail:
             0.0,
             (0, 0),
         )  # the share of frames that come again, and when
-        repeats = any(fault.kind == "repeat_past" for fault in world.plan.faults)
-        # What each server was sent last: (sender, frame, its words).
-        self._past = {
-            i: deque[tuple[ServerId, Frame, str]](maxlen=PAST_FRAMES_MAX) for i in world.ids if repeats
-        }
+        repeats = any(fault.kind in {"repeat_past", "seesaw"} for fault in world.plan.faults)
+        # What each server was sent last.
+        self._past = {i: deque[Sent](maxlen=PAST_FRAMES_MAX) for i in world.ids if repeats}
         self._frames = 0  # that were written down
 
     def send(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
@@ -82,10 +83,14 @@ class Mail:
                 again = at + world.draw(net.delay) * rng.choice((1, 5, 100))
                 world.at(again, partial(self._deliver, server.id, peer, None, one, said))
 
-    def send_again(self, receiver: ServerId, frames: int) -> None:
-        """The last frames that a server was sent reach it once more, in their order."""
+    def past(self, receiver: ServerId, frames: int = PAST_FRAMES_MAX) -> list[Sent]:
+        """The last frames that a server was sent, in their order."""
+        return list(self._past[receiver])[-frames:]
+
+    def send_again(self, receiver: ServerId, frames: list[Sent]) -> None:
+        """Frames of the past reach a server once more, or only now."""
         at = self._world.time
-        for sender, frame, said in list(self._past[receiver])[-frames:]:
+        for sender, frame, said in frames:
             at += LEAST_NS
             self._world.at(at, partial(self._deliver, sender, receiver, None, frame, said))
 
@@ -95,11 +100,12 @@ class Mail:
         """A frame arrives on the connection it was sent on (a repeated one: on any)."""
         world, way = self._world, (sender, receiver)
         server = world.servers.get(receiver)
-        if server is None or way in world.network.cuts:
+        if server is None:
             return
         if link is None and world.wiped & {*way}:
             return  # meant for, or from, another disk under this id: no handshake lets that in
-        if link is not None and world.network.links.get(way) != link:
+        # A cut ends connections. What comes again, or late, was under way before it.
+        if link is not None and (way in world.network.cuts or world.network.links.get(way) != link):
             return
         server.input(partial(self._receive, server, sender, frame, said))
 

@@ -452,6 +452,31 @@ SESSIONS = (
     ),
 )
 
+LEVELS = (
+    _mutant(
+        "commit_wait_is_skipped",
+        "PROTOCOL 4 (†)",
+        "A write is answered as committed while some clock of the cluster has not passed its timestamp.",
+        ("craft.engine.committing:_left", "if bound is None", "if True"),
+    ),
+    _mutant(
+        "commit_wait_for_one_error_bound",
+        "PROTOCOL 4 (†), attack 9",
+        "One clock's error is waited for; the next writer's clock may err the other way.",
+        ("craft.engine.committing:_left", "2 * bound", "bound"),
+    ),
+    _mutant(
+        "what_was_answered_as_committed_is_no_floor",
+        "PROTOCOL 2, 4",
+        "A session's next write may be stamped before what it was answered as committed.",
+        (
+            "craft.engine.committing:turn",
+            "e.answered_timestamp = max(e.answered_timestamp, timestamp)",
+            "pass",
+        ),
+    ),
+)
+
 READS = (
     _mutant(
         "read_without_a_quorum",
@@ -540,7 +565,7 @@ STORAGE = (
     ),
 )
 
-MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *READS, *STORAGE)
+MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *READS, *STORAGE)
 
 LATER = (
     ("snapshot's vote ignored; late old snapshot regresses", "PROTOCOL 7, attacks 6, 16", 5),
@@ -555,7 +580,6 @@ LATER = (
     ("open without reading first", "PROTOCOL 5 (†), attack 3", 4),
     ("answered-below line without its floor", "PROTOCOL 5 (†), attack 3", 4),
     ("session floor compared instead of the answered timestamp", "PROTOCOL 2 (†), attack 17", 4),
-    ("commit-wait for one error bound", "PROTOCOL 4 (†), attack 9", 4),
     ("readings carried forward from arrival", "PROTOCOL 2 (†), attack 15", 4),
     ("session expiry by a local clock", "PROTOCOL 5", 4),
 )

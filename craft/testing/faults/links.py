@@ -8,7 +8,7 @@ from functools import partial
 
 from craft.testing.disk import Crash
 from craft.testing.faults.base import Begin, End, crash_later, victim
-from craft.testing.mail import PAST_FRAMES_MAX
+from craft.testing.mail import PAST_FRAMES_MAX, Sent
 from craft.testing.plan import MS, SECOND
 from craft.testing.world import World
 from craft.types import ServerId
@@ -123,51 +123,71 @@ def _relapse(world: World, rng: random.Random, server: ServerId | None) -> End |
     return back
 
 
-def _seesaw(world: World, rng: random.Random, server: ServerId | None) -> End | None:
+class _Seesaw:
     """A leader and its minority are cut off, and are back just long enough to hear of their successors.
 
-    Then those are cut off. Whoever led leads again, on a log that was cut meanwhile.
+    Then those are cut off. Whoever led leads again, on a log that was cut meanwhile; and some of what it was
+    told when it first led arrives only then.
     """
+
+    def __init__(self, world: World, rng: random.Random, leader: ServerId) -> None:
+        self._world, self._rng, self._leader = world, rng, leader
+        self._few = (len(world.ids) - 1) // 2
+        others = rng.sample([j for j in world.ids if j != leader], len(world.ids) - 1)
+        self._some = [leader, *others[: self._few - 1]]
+        self._first_told: list[Sent] = []
+        self._ends: list[End] = []
+        self._over = False
+        election = world.plan.limits.election_timeout_ms_max * MS
+        self._part(self._some)
+        # Who was with the leader does not always hear what became of it.
+        self._absent = self._some[1:] if rng.random() < 0.5 else []
+        mended = world.time + rng.randint(election, 3 * election)
+        world.at(mended, self._back)
+        world.at(mended + rng.randint(5, 200) * MS, self._turn_over)
+
+    def finish(self) -> None:
+        self._over = True
+        self._mend()
+
+    def _part(self, these: Sequence[ServerId]) -> None:
+        if not self._over:
+            ids = self._world.ids
+            ways = [way for a in these for b in ids if b not in these for way in _both(a, b)]
+            self._ends.append(_cut(self._world, ways))
+
+    def _mend(self) -> None:
+        for one in self._ends:
+            one()
+        self._ends.clear()
+
+    def _back(self) -> None:
+        if self._rng.random() < 0.5:
+            self._first_told = self._world.mail.past(self._leader)
+        self._mend()
+        self._part(self._absent)
+
+    def _turn_over(self) -> None:
+        running = sorted(self._world.servers.items())
+        successors = [j for j, one in running if one.engine.state.led and j not in self._some]
+        self._part(successors[: self._few - len(self._absent)])
+        if self._first_told:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Once it leads again."""
+        server = self._world.servers.get(self._leader)
+        if server is not None and server.engine.state.led:
+            self._world.mail.send_again(self._leader, self._first_told)
+        elif not self._over:
+            self._world.at(self._world.time + self._rng.randint(1, 20) * MS, self._tell)
+
+
+def _seesaw(world: World, rng: random.Random, server: ServerId | None) -> End | None:
     i = victim(world, rng, server)
     if i is None or len(world.ids) < 3:
         return None
-    election = world.plan.limits.election_timeout_ms_max * MS
-    others = rng.sample([j for j in world.ids if j != i], len(world.ids) - 1)
-    some = [i, *others[: (len(world.ids) - 1) // 2 - 1]]
-    ends: list[End] = []
-    over = False
-
-    def part(these: Sequence[ServerId]) -> None:
-        if not over:
-            ends.append(
-                _cut(world, [way for a in these for b in world.ids if b not in these for way in _both(a, b)])
-            )
-
-    def end() -> None:
-        for one in ends:
-            one()
-        ends.clear()
-
-    def back() -> None:
-        end()
-        part(absent)
-
-    def turn_over() -> None:
-        successors = [j for j, one in sorted(world.servers.items()) if one.engine.state.led and j not in some]
-        part(successors[: (len(world.ids) - 1) // 2 - len(absent)])
-
-    def finish() -> None:
-        nonlocal over
-        over = True
-        end()
-
-    part(some)
-    # Who was with the leader does not always hear what became of it.
-    absent = some[1:] if rng.random() < 0.5 else []
-    mended = world.time + rng.randint(election, 3 * election)
-    world.at(mended, back)
-    world.at(mended + rng.randint(5, 200) * MS, turn_over)
-    return finish
+    return _Seesaw(world, rng, i).finish
 
 
 def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
@@ -281,7 +301,7 @@ def _past(world: World, rng: random.Random, server: ServerId | None) -> None:
     """What a server was sent of late, lost or not, reaches it once more: after an election, say."""
     i = victim(world, rng, server)
     if i is not None:
-        world.mail.send_again(i, rng.randint(1, PAST_FRAMES_MAX))
+        world.mail.send_again(i, world.mail.past(i, rng.randint(1, PAST_FRAMES_MAX)))
 
 
 LINKS: dict[str, Begin] = {
