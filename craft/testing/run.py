@@ -10,6 +10,7 @@ Phases
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +38,9 @@ time, and a backlog through the smallest limits."""
 STABLE_NS = 5 * SECOND
 TERMS_MAX = 6
 """So many terms a group may pass in that time: elections under way, returns that fail ever more seldom."""
+
+RETURN_MS = 250
+"""Where leaders return sooner, more returns fail: each doubles the wait for the next, and takes two terms."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +191,10 @@ class Run:
         """Whoever is left out disturbs nobody: leaders may return where they belong, and then they stay."""
         world = self.world
         terms = self._terms(core)
+        returns = math.log2(max(1, RETURN_MS / self.plan.limits.leader_return_ms))
         world.run(world.time + STABLE_NS)
         for group, (before, now) in enumerate(zip(terms, self._terms(core), strict=True)):
-            if now - before > TERMS_MAX:
+            if now - before > TERMS_MAX + 2 * returns:
                 raise Violation(
                     "a healthy majority keeps its leaders",
                     f"group {group} went from term {before} to {now}\n{describe(world)}",
