@@ -30,7 +30,7 @@ PERMANENT = ("cut_link", "cut_one_way", "isolate", "deafen", "kill", "pause", "h
 AT_MOMENTS = tuple(
     kind
     for kind in FAULTS
-    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand", "relapse", "seesaw", "lag", "repeat_past"}
+    if kind in {*SERVERS, *DISKS, "isolate", "deafen", "strand", "relapse", "lag", "repeat_past"}
     and kind != "crash_all"
 )
 """Faults that befall one server, and so may wait for a moment at one."""
@@ -172,10 +172,13 @@ def _faults(rng: random.Random, plan: Plan, allowed: Collection[str], quick: int
             [kind] = rng.choices(kinds, weights)
             number += 1
             duration = rng.choice((20, 400, 1500, 1500, 4000)) * MS // quick
-            if kind == "seesaw":  # it takes two elections
-                duration = max(duration, 5 * plan.limits.election_timeout_ms_max * MS)
             on = rng.choice(moments) if kind in AT_MOMENTS and rng.random() < waits else ""
-            yield Fault(number, kind, at, duration, rng.getrandbits(32), on, rng.choice((1, 1, 2, 3, 8)))
+            if kind == "seesaw":  # it takes two elections, and comes to nothing if another cut divides them
+                duration = max(duration, 6 * plan.limits.election_timeout_ms_max * MS)
+                yield Fault(number, kind, at, duration, rng.getrandbits(32))
+                at += rng.choice((0, duration, duration))
+            else:
+                yield Fault(number, kind, at, duration, rng.getrandbits(32), on, rng.choice((1, 1, 2, 3, 8)))
             at += rng.randint(1, 2 * pause)
     if rng.random() < 0.5:
         choices = [kind for kind in PERMANENT if kind in allowed]

@@ -1,7 +1,8 @@
 """`python -m tests.mutants`: hunt every mutant and put on record what caught it.
 
-With names: only those. `--missing`: only those without a kill on record. The table in the docs is made from
-the record by `python -m tests.regenerate`.
+With names: only those. `--missing`: only those without a kill on record. `--stale`: only those, and those that
+the seed on record does not catch any more, because the product has changed. The table in the docs is made
+from the record by `python -m tests.regenerate`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", help="mutants to hunt; default: all")
     parser.add_argument("--missing", action="store_true", help="only those without a kill on record")
+    parser.add_argument("--stale", action="store_true", help="and those whose seed has grown old")
     parser.add_argument("--seconds", type=float, default=hunt.CPU_SECONDS_MAX, help="CPU seconds a mutant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -31,7 +33,7 @@ def main() -> int:
     names = options.names or [name for name in known if not (options.missing and name in hunt.load())]
     alive = 0
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        hunts = [pool.submit(hunt.by_name, name, options.seconds) for name in names]
+        hunts = [pool.submit(hunt.by_name, name, options.seconds, again=not options.stale) for name in names]
         for name, kill in (done.result() for done in as_completed(hunts)):
             kills = hunt.load()
             kills.pop(name, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from craft.testing.disk import Crash
@@ -11,7 +11,7 @@ from craft.testing.faults.base import Begin, End, crash_later, victim
 from craft.testing.mail import PAST_FRAMES_MAX, Sent
 from craft.testing.plan import MS, SECOND
 from craft.testing.world import World
-from craft.types import ServerId
+from craft.types import GroupId, ServerId
 
 
 def _cut(world: World, ways: Iterable[tuple[ServerId, ServerId]]) -> End:
@@ -124,10 +124,10 @@ def _relapse(world: World, rng: random.Random, server: ServerId | None) -> End |
 
 
 class _Seesaw:
-    """A leader and its minority are cut off, and are back just long enough to hear of their successors.
+    """A leader and its minority are cut off until others lead, and back just long enough to hear of it.
 
-    Then those are cut off. Whoever led leads again, on a log that was cut meanwhile; and some of what it was
-    told when it first led arrives only then.
+    Then those others are cut off. Whoever led leads again, on a log that was cut meanwhile; and some of what
+    it was told when it first led arrives only then.
     """
 
     def __init__(self, world: World, rng: random.Random, leader: ServerId) -> None:
@@ -135,59 +135,76 @@ class _Seesaw:
         self._few = (len(world.ids) - 1) // 2
         others = rng.sample([j for j in world.ids if j != leader], len(world.ids) - 1)
         self._some = [leader, *others[: self._few - 1]]
+        # Who was with the leader does not always hear what became of it.
+        self._absent = self._some[1:] if rng.random() < 0.5 else []
+        self._groups = _led(world, leader)
         self._first_told: list[Sent] = []
         self._ends: list[End] = []
         self._over = False
-        election = world.plan.limits.election_timeout_ms_max * MS
         self._part(self._some)
-        # Who was with the leader does not always hear what became of it.
-        self._absent = self._some[1:] if rng.random() < 0.5 else []
-        mended = world.time + rng.randint(election, 3 * election)
-        world.at(mended, self._back)
-        world.at(mended + rng.randint(5, 200) * MS, self._turn_over)
+        self._once(lambda: bool(self._successors()), self._back)
 
     def finish(self) -> None:
         self._over = True
         self._mend()
 
     def _part(self, these: Sequence[ServerId]) -> None:
-        if not self._over:
-            ids = self._world.ids
-            ways = [way for a in these for b in ids if b not in these for way in _both(a, b)]
-            self._ends.append(_cut(self._world, ways))
+        ids = self._world.ids
+        ways = [way for a in these for b in ids if b not in these for way in _both(a, b)]
+        self._ends.append(_cut(self._world, ways))
 
     def _mend(self) -> None:
         for one in self._ends:
             one()
         self._ends.clear()
 
+    def _once(self, true: Callable[[], bool], then: Callable[[], None]) -> None:
+        """Some time after this is so, unless the fault is over."""
+
+        def look() -> None:
+            if not self._over:
+                at = self._world.time + self._rng.randint(1, 60) * MS
+                self._world.at(at, partial(self._unless_over, then) if true() else look)
+
+        look()
+
+    def _unless_over(self, then: Callable[[], None]) -> None:
+        if not self._over:
+            then()
+
+    def _successors(self) -> list[ServerId]:
+        return [
+            j
+            for j in self._world.servers
+            if j not in self._some
+            and _led(self._world, j) & (self._groups or {*range(self._world.plan.groups)})
+        ]
+
     def _back(self) -> None:
         if self._rng.random() < 0.5:
             self._first_told = self._world.mail.past(self._leader)
         self._mend()
         self._part(self._absent)
+        self._once(lambda: not _led(self._world, self._leader), self._turn_over)
 
     def _turn_over(self) -> None:
-        running = sorted(self._world.servers.items())
-        successors = [j for j, one in running if one.engine.state.led and j not in self._some]
-        self._part(successors[: self._few - len(self._absent)])
+        self._part(sorted(self._successors())[: self._few - len(self._absent)])
         if self._first_told:
-            self._tell()
+            self._once(lambda: bool(_led(self._world, self._leader)), self._tell)
 
     def _tell(self) -> None:
-        """Once it leads again."""
-        server = self._world.servers.get(self._leader)
-        if server is not None and server.engine.state.led:
-            self._world.mail.send_again(self._leader, self._first_told)
-        elif not self._over:
-            self._world.at(self._world.time + self._rng.randint(1, 20) * MS, self._tell)
+        self._world.mail.send_again(self._leader, self._first_told)
 
 
-def _seesaw(world: World, rng: random.Random, server: ServerId | None) -> End | None:
-    i = victim(world, rng, server)
-    if i is None or len(world.ids) < 3:
+def _led(world: World, i: ServerId) -> set[GroupId]:
+    return {*world.servers[i].engine.state.led} if i in world.servers else set()
+
+
+def _seesaw(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    leaders = [i for i in world.ids if _led(world, i)]
+    if not leaders or len(world.ids) < 3:
         return None
-    return _Seesaw(world, rng, i).finish
+    return _Seesaw(world, rng, rng.choice(leaders)).finish
 
 
 def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
