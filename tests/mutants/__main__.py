@@ -1,8 +1,8 @@
 """`python -m tests.mutants`: hunt every mutant and put on record what caught it.
 
-With names: only those. `--missing`: only those without a kill on record. `--stale`: only those, and those that
-the seed on record does not catch any more, because the product has changed. The table in the docs is made
-from the record by `python -m tests.regenerate`.
+With names: only those. `--missing`: only those without a kill on record. `--stale`: only those, and those
+that the seed on record does not catch any more, because the product has changed. The table in the docs is
+made from the record by `python -m tests.regenerate`.
 """
 
 from __future__ import annotations
