@@ -51,7 +51,7 @@ from craft.errors import (
 )
 from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TransportLimits
 from craft.remote import Client, connect
-from craft.server import Server, open_server
+from craft.server import Committed, Server, Stale, open_server
 from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
 from craft.transport.memory import MemoryNetwork
 
@@ -69,6 +69,7 @@ __all__ = [
     "Clock",
     "ClockConfig",
     "CommandTooLarge",
+    "Committed",
     "Config",
     "ConfigError",
     "CraftError",
@@ -90,6 +91,7 @@ __all__ = [
     "SessionEnded",
     "SessionTaken",
     "Snapshots",
+    "Stale",
     "StateMachine",
     "StorageFailed",
     "SuspectStorage",

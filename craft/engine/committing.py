@@ -9,6 +9,7 @@ Invariants
   cluster has passed its timestamp: what starts after the answer is stamped later (†: each of two clocks may
   err by the bound, one ahead and one behind). With no bound stated, one session's order holds, and any later
   read sees it.
+- Where this server's clock says itself that it is beyond the bound, nobody is told before the merge does it.
 - Once told, its timestamp is a floor of this server's session (PROTOCOL 2), as an applied one's is.
 """
 
@@ -39,7 +40,7 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
 
 def turn(e: EngineState, out: Ready) -> None:
     """Tell those whose timestamp every clock has passed."""
-    if not e.committed:
+    if not e.committed or e.clock_breached:
         return
     waiting: list[tuple[Timestamp, Pending]] = []
     for timestamp, pending in e.committed:
@@ -64,4 +65,6 @@ def _left(e: EngineState, timestamp: Timestamp) -> int:
 
 def wake_at(e: EngineState) -> int | None:
     """The monotonic instant at which the next one may be told."""
+    if e.clock_breached:
+        return None
     return min((e.now.monotonic_ns + max(0, _left(e, t)) for t, _ in e.committed), default=None)

@@ -258,19 +258,30 @@ class Engine:
         """Would `propose` take this floor?"""
         return proposing.takes_floor(self.state, floor)
 
-    def read(self, token: Any) -> None:
-        """Ask for a linearizable read, or raise Overloaded.
+    def read(self, token: Any, at_least: Position | None = None) -> None:
+        """Ask for a linearizable read, or for one at a position or later; or raise Overloaded.
 
         The token comes back in `Ready.reads` when the state machine may be read.
         """
         e = self.state
-        if e.reads.waiting >= e.limits.reads_max:
+        if e.reads.waiting + len(e.session_reads) >= e.limits.reads_max:
             raise Overloaded(f"reads that wait would exceed reads_max = {e.limits.reads_max}")
-        e.reads.add(token)
+        if at_least is None:
+            e.reads.add(token)
+        else:
+            reading.at_least(e, token, at_least)
+
+    @property
+    def complete_to(self) -> Timestamp:
+        """Everything that is merged at this timestamp or before is applied here."""
+        e = self.state
+        if e.applying or e.merger.drainable:
+            return max(0, e.applied_timestamp - 1)  # others of that very timestamp may be next
+        return e.merger.safe
 
     def discard_read(self, token: Any) -> None:
         """The reader went away."""
-        self.state.reads.discard(token)
+        reading.discard(self.state, token)
 
     def persisted(self, number: int, now: Instant) -> None:
         """Write `number` is durable: its entries and votes count, and what waited for it may leave."""

@@ -8,13 +8,16 @@ Invariants
 
 from __future__ import annotations
 
+import heapq
+from typing import Any
+
 from craft.engine import proposing
 from craft.engine.state import MS, EngineState
 from craft.messages import GroupReport, ReadQuery, ReadReport
 from craft.raft import replication
 from craft.reads import Waiting
 from craft.ready import Ready
-from craft.types import GroupId, ServerId
+from craft.types import GroupId, Position, ServerId
 
 
 class SessionRead:
@@ -55,8 +58,24 @@ def handle_report(e: EngineState, sender: ServerId, m: ReadReport) -> None:
             e.dirty.add(group)
 
 
+def at_least(e: EngineState, token: Any, position: Position) -> None:
+    """A read that needs no round: it wants what it knows of, and no more (PROTOCOL 6)."""
+    e.session_reads_total += 1
+    heapq.heappush(e.session_reads, (position, e.session_reads_total, token))
+
+
+def discard(e: EngineState, token: Any) -> None:
+    """The reader went away."""
+    e.reads.discard(token)
+    if any(one[2] is token for one in e.session_reads):
+        e.session_reads = [one for one in e.session_reads if one[2] is not token]
+        heapq.heapify(e.session_reads)
+
+
 def serve(e: EngineState, out: Ready) -> None:
     """Hand out the reads whose targets have been reached and applied."""
+    while e.session_reads and e.session_reads[0][0] <= e.applied_position:
+        out.reads.append(heapq.heappop(e.session_reads)[2])
     if not e.reads.completed:
         return
     still = []

@@ -4,19 +4,32 @@ Invariants
 - A call is answered once, with results or with an error. A caller that went away (was cancelled) is not
   woken.
 - Commands that several tasks propose one by one between two turns travel as one request.
+- A call wants one level of answer, so callers of different levels do not share one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgpack
 import trio
 
 from craft.errors import CommandTooLarge, CraftError, NotReady, Overloaded, Rejected
 from craft.limits import EngineLimits
+from craft.ready import Merged
 from craft.types import Timestamp
+
+Level: TypeAlias = Literal["applied", "committed"]
+"""What a caller wants to wait for (PROTOCOL 4)."""
+
+
+class Committed(NamedTuple):
+    """The answer at the level `committed`: the commands take effect, and will never be lost."""
+
+    timestamp: Timestamp
+    """They are merged at this timestamp or before."""
+
 
 COMMAND_OVERHEAD_BYTES = 5
 """What msgpack adds to a command, at most."""
@@ -30,15 +43,19 @@ def _pass(task: trio.lowlevel.Task | None) -> None:
 class Call:
     """One request of the engine, and the tasks that wait for it: one a command, or one for all commands."""
 
-    __slots__ = ("commands", "error", "many", "results", "size", "started", "tasks")
+    __slots__ = ("commands", "committed", "error", "level", "many", "results", "size", "started", "tasks")
 
-    def __init__(self, commands: list[bytes], *, many: bool, started: float) -> None:
+    def __init__(
+        self, commands: list[bytes], *, many: bool, started: float, level: Level = "applied"
+    ) -> None:
         self.commands = commands
         self.many = many
+        self.level = level
         self.started = started
         self.size = 0
         self.tasks: list[trio.lowlevel.Task | None] = []
         self.results: Sequence[Any] | None = None
+        self.committed: Committed | None = None
         self.error: CraftError | None = None
 
     def body(self) -> bytes:
@@ -86,11 +103,12 @@ class Singles:
 
     def __init__(self, limits: EngineLimits) -> None:
         self._limits = limits
+        self._last: dict[Level, Call] = {}
         self._calls: list[Call] = []
         self.bytes = 0
         self.count = 0
 
-    def add(self, command: bytes, *, pending_bytes: int, now: float) -> Call:
+    def add(self, command: bytes, *, pending_bytes: int, now: float, level: Level = "applied") -> Call:
         """Let a command travel with the next request.
 
         The caller must wait for the call before anything else runs.
@@ -106,9 +124,9 @@ class Singles:
             raise Overloaded(
                 f"commands waiting for a turn would exceed proposals_max = {self._limits.proposals_max}"
             )
-        call = self._calls[-1] if self._calls else None
+        call = self._last.get(level)
         if call is None or call.size + size > self._limits.entry_bytes_max - COMMAND_OVERHEAD_BYTES:
-            call = Call([], many=False, started=now)
+            call = self._last[level] = Call([], many=False, started=now, level=level)
             self._calls.append(call)
         call.commands.append(command)
         call.size += size
@@ -118,9 +136,16 @@ class Singles:
 
     def take(self) -> list[Call]:
         """The requests of this turn."""
-        calls, self._calls = self._calls, []
+        calls, self._calls, self._last = self._calls, [], {}
         self.bytes = self.count = 0
         return calls
+
+
+def checked_level(level: Level) -> Level:
+    """A level of answer, or ValueError naming what is allowed."""
+    if level not in get_args(Level):
+        raise ValueError(f"level is {level!r}; allowed are {', '.join(map(repr, get_args(Level)))}")
+    return level
 
 
 def too_large(size: int, limits: EngineLimits) -> CommandTooLarge:
@@ -147,3 +172,11 @@ def checked(commands: Sequence[bytes]) -> list[bytes]:
 def refusal(reason: str) -> Rejected:
     """The error of a request that certainly has no effect."""
     return NotReady(reason)
+
+
+def note_merged(entries: list[Merged]) -> None:
+    """The merge was faster than the wait for the clocks: it answers, and knows the timestamp."""
+    for merged in entries:
+        for request in merged.requests:
+            if request.token is not None and request.token.level == "committed":
+                request.token.committed = Committed(merged.timestamp)

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import trio
 
@@ -23,17 +23,19 @@ from craft.clock import Clock, RunningClock, clock_status
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
-from craft.errors import CraftError, NotReady, Overloaded, Rejected, RemoteError, Unknown
+from craft.errors import CraftError, NotReady, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
-from craft.server.calls import Call, Singles, checked, refusal
+from craft.server.calls import Call, Committed, Level, Singles, checked, checked_level, note_merged, refusal
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
+from craft.server.reads import Read, Reads, Stale
 from craft.server.syncing import Syncer
 from craft.server.waking import Waker, set_alarm
+from craft.server.watching import Watch
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
-from craft.types import Instant, Recovered, Write
+from craft.types import Instant, Position, Recovered, Timestamp, Write
 
 log = logging.getLogger("craft.server")
 
@@ -41,17 +43,7 @@ M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
 
 SECOND_NS = 1_000_000_000
-
-
-class _Read:
-    """A task that waits until the state machine may be read."""
-
-    __slots__ = ("query", "result", "task")
-
-    def __init__(self, query: Callable[[Any], Any], task: trio.lowlevel.Task) -> None:
-        self.query = query
-        self.task: trio.lowlevel.Task | None = task
-        self.result: Callable[[], Any] | None = None
+MS_NS = 1_000_000
 
 
 class Server(Generic[M]):
@@ -83,6 +75,7 @@ class Server(Generic[M]):
             config.servers,
             recovered,
             limits=config.engine,
+            clock_error_ns=_bound_ns(config),
             rng=random.Random(random.SystemRandom().getrandbits(128)),
             now=self._now(),
         )
@@ -98,15 +91,14 @@ class Server(Generic[M]):
         self._answered = False  # callers were woken in the last turn
         self._apply_queue: list[Merged] = []
         self._applied: list[Answer] | None = None
-        self._reads_ready: list[_Read] = []
-        self._reads_open: set[_Read] = set()
+        self._reads = Reads(self._engine, clock, state_machine, reads_max=config.engine.reads_max)
         self._calls_open: dict[Call, None] = {}
         self._singles = Singles(config.engine)
         self._inbox = ServerInbox(config.transport.receive_queue_bytes_max, self._wake)
-        self._leaders_seen: list[Any] = []
         self._complaints = logs.RateLimited(
             log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
         )
+        self._watch = Watch(self._engine.state, self._complaints)
         self._ended = False
         self.measures = Measures()
         self.measures.watch(self._engine.state)
@@ -114,10 +106,17 @@ class Server(Generic[M]):
 
     # -- what users call --------------------------------------------------------------------------
 
-    async def propose(self, command: bytes) -> Any:
+    @overload
+    async def propose(self, command: bytes, *, level: Literal["applied"] = "applied") -> Any: ...
+
+    @overload
+    async def propose(self, command: bytes, *, level: Literal["committed"]) -> Committed: ...
+
+    async def propose(self, command: bytes, *, level: Level = "applied") -> Any:
         """Propose one command; returns what `apply_batch` returned for it on this server.
 
-        Once applied in merged order.
+        Once applied in merged order; at the level `committed` (PROTOCOL 4), once it cannot be lost any more,
+        a `Committed` without a result.
 
         It takes effect exactly once, across leader changes. Raises Rejected (and its kinds Overloaded,
         CommandTooLarge, NotReady): no effect, ever. Unknown: the server ended before it was known. Cancelling
@@ -125,68 +124,91 @@ class Server(Generic[M]):
         """
         if not isinstance(command, bytes):
             raise TypeError(f"a command must be bytes, not {type(command).__name__}: {command!r:.80}")
+        checked_level(level)
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._check_open()
+            pending_bytes = self._engine.state.pending_bytes
             call = self._singles.add(
-                command, pending_bytes=self._engine.state.pending_bytes, now=trio.current_time()
+                command, pending_bytes=pending_bytes, now=trio.current_time(), level=level
             )
         except Rejected:
             await self._refused()
             raise
         self._wake()
         slot = await call.wait()
+        if call.committed is not None:
+            return call.committed
         return None if call.results is None else call.results[slot]
 
-    async def propose_many(self, commands: Sequence[bytes]) -> Sequence[Any] | None:
+    @overload
+    async def propose_many(
+        self, commands: Sequence[bytes], *, level: Literal["applied"] = "applied"
+    ) -> Sequence[Any] | None: ...
+
+    @overload
+    async def propose_many(
+        self, commands: Sequence[bytes], *, level: Literal["committed"]
+    ) -> Committed | None: ...
+
+    async def propose_many(
+        self, commands: Sequence[bytes], *, level: Level = "applied"
+    ) -> Sequence[Any] | Committed | None:
         """Propose commands that take effect together: all or none, in this order, at one position.
 
         The high-throughput path: one wake-up a call. Returns one result a command, or None where
-        `apply_batch` returns None. Raises as `propose` does; the whole call is limited by `entry_bytes_max`.
+        `apply_batch` returns None; at the level `committed`, a `Committed`, or None for no commands.
+        Raises as `propose` does; the whole call is limited by `entry_bytes_max`.
         """
         commands = checked(commands)
+        call = Call(commands, many=True, started=trio.current_time(), level=checked_level(level))
         await trio.lowlevel.checkpoint_if_cancelled()
-        call = Call(commands, many=True, started=trio.current_time())
         if commands:
             await self.submit(call)
-            return call.results
+            return call.results if call.committed is None else call.committed
         self._check_open()
         await trio.lowlevel.checkpoint()
-        return []
+        return [] if level == "applied" else None
 
-    async def read(self, query: Callable[[M], T]) -> T:
+    async def read(self, query: Callable[[M], T], *, at_least: Position | None = None) -> T:
         """Call `query(state_machine)` when all that was answered anywhere before is applied here.
 
-        Linearizable, from any server, without a leader or a clock. `query` runs between two applies and must
+        Linearizable, from any server, without a leader or a clock. With `at_least` instead: when the merged
+        log is applied here up to that position, which asks nobody. `query` runs between two applies and must
         not block or change anything. Raises what it raises; NotReady if the server ends first, Overloaded
-        beyond `reads_max`. Waits while no majority is in touch.
+        beyond `reads_max`. Waits while no majority is in touch, or the position is not reached.
         """
+        if at_least is not None and at_least < 0:
+            raise ValueError(f"at_least is {at_least!r}; allowed is a position, 0 or greater")
+        result: T = await self._read(lambda: self._reads.add(query, at_least))
+        return result
+
+    async def read_stale(self, query: Callable[[M], T]) -> Stale[T]:
+        """Call `query(state_machine)` at once, on whatever this server has applied.
+
+        Asks nobody and waits for nothing but an `apply_batch` that is running. Raises as `read` does.
+        """
+        seen: Stale[T] = await self._read(lambda: self._reads.add_stale(query))
+        return seen
+
+    @property
+    def position(self) -> Position:
+        """How far the merged log is applied here.
+
+        Take it where you were answered, and a read anywhere that is `at_least` so new sees what you saw.
+        """
+        return self._engine.state.applied_position
+
+    async def _read(self, add: Callable[[], Read]) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._check_open()
-        except NotReady:
+            read = add()
+        except Rejected:
             await self._refused()
             raise
-        read = _Read(query, trio.lowlevel.current_task())
-        try:
-            self._engine.read(read)
-        except Overloaded:
-            await self._refused()
-            raise
-        self._reads_open.add(read)
         self._wake()
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            read.task = None
-            self._reads_open.discard(read)
-            self._engine.discard_read(read)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        if read.result is None:
-            raise NotReady("the server ended before the read was served")
-        result: T = read.result()
-        return result
+        return await self._reads.wait(read)
 
     async def wait_ready(self) -> None:
         """Wait until this server's session is open.
@@ -240,7 +262,7 @@ class Server(Generic[M]):
             raise NotReady("the server is stopping and takes no commands")
 
     def _submit(self, call: Call) -> None:
-        self._engine.propose(call, call.body(), call.floor)
+        self._engine.propose(call, call.body(), call.floor, committed=call.level == "committed")
         self._calls_open[call] = None
 
     async def submit(self, call: Call) -> None:
@@ -313,7 +335,7 @@ class Server(Generic[M]):
             self._submit_singles(call)
         if now.monotonic_ns >= engine.wake_at:
             engine.tick(now)
-            self._watch()
+            self._watch.look(self._clock.error())
         self._carry_out(engine.ready(now), now)
         if engine.session_open and not self._session_open.is_set():
             logs.event(log, logging.INFO, "ready", server=self.config.server_id)
@@ -355,13 +377,13 @@ class Server(Generic[M]):
         self.measures.frames_sent.value += len(ready.frames)
         if ready.write is not None:
             self._write(ready.write)
+        if ready.committed:
+            self._tell_committed(ready.committed)
         for load in ready.loads:
             self._load(load, now)
         if ready.apply:
             self._begin_apply(ready.apply, now)
-        if ready.reads:
-            self._reads_ready += ready.reads
-            self._serve_reads()
+        self._serve_reads(ready.reads)
 
     def _write(self, write: Write) -> None:
         self._storage.write(write)
@@ -407,53 +429,35 @@ class Server(Generic[M]):
             self._wake()
 
     def _finish_apply(self, answers: list[Answer], now: Instant) -> None:
-        position = self._apply_queue[-1].position
-        self._apply_queue = []
+        entries, self._apply_queue = self._apply_queue, []
+        position = entries[-1].position
         self._engine.applied(position, now)
         ended = trio.current_time()
-        self._answered = bool(answers)
+        self._answered = self._answered or bool(answers)
+        if any(call.level == "committed" for call, _ in answers):
+            note_merged(entries)
         for call, results in answers:
-            self._calls_open.pop(call, None)
-            count = len(call.commands)
-            self.measures.commands_answered.value += count
-            self.measures.propose_seconds.record_many(max(0.0, ended - call.started), count)
-            call.answer(results)
+            self._answer(call, results, ended)
         self._serve_reads()
 
-    def _serve_reads(self) -> None:
-        """Between two applies only: the state machine is never read while it changes."""
-        if self._apply_queue or not self._reads_ready:
-            return
-        reads, self._reads_ready = self._reads_ready, []
-        for read in reads:
-            if read.task is not None:
-                read.result = self._ask(read.query)
-                self._reads_open.discard(read)
-                self.measures.reads.value += 1
-                trio.lowlevel.reschedule(read.task)
+    def _tell_committed(self, told: list[tuple[Any, Timestamp]]) -> None:
+        ended = trio.current_time()
+        self._answered = True
+        for call, timestamp in told:
+            call.committed = Committed(timestamp)
+            self._answer(call, None, ended)
 
-    def _ask(self, query: Callable[[Any], Any]) -> Callable[[], Any]:
-        try:
-            answer = query(self.state_machine)
-        except Exception as error:  # noqa: BLE001  # it is the reader's own, and raised where it waits
-            return _raiser(error)
-        return lambda: answer
+    def _answer(self, call: Call, results: Any, ended: float) -> None:
+        self._calls_open.pop(call, None)
+        count = len(call.commands)
+        self.measures.commands_answered.value += count
+        self.measures.propose_seconds.record_many(max(0.0, ended - call.started), count)
+        call.answer(results)
 
-    # -- watching and ending ----------------------------------------------------------------------
+    def _serve_reads(self, reached: Sequence[Any] = ()) -> None:
+        self.measures.reads.value += self._reads.serve(reached, applying=bool(self._apply_queue))
 
-    def _watch(self) -> None:
-        """Log what changed since the last tick: leaders, and a clock that is clamped."""
-        e = self._engine.state
-        if e.leaders != self._leaders_seen:
-            seen = self._leaders_seen or [None] * len(e.leaders)
-            for group, (before, after) in enumerate(zip(seen, e.leaders, strict=True)):
-                if before != after and after[1] is not None:
-                    logs.event(log, logging.INFO, "leader", group=group, term=after[0], leader=after[1])
-            self._leaders_seen = list(e.leaders)
-        if e.clamped_since is not None:
-            self._complaints.event(
-                "clamped", logging.WARNING, "clock is ahead of a majority's clocks and clamped"
-            )
+    # -- ending -----------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Stop gracefully: give every group away and wait for what can still be answered."""
@@ -465,7 +469,7 @@ class Server(Generic[M]):
     def _is_quiet(self) -> bool:
         """While stopping: is nothing left to answer, and nothing left to hand over, or nobody to take it?"""
         linked = any(peer.linked for peer in self._engine.state.peers.values())
-        waited_for = self._calls_open or self._singles.count or self._reads_open
+        waited_for = self._calls_open or self._singles.count or self._reads.waiting
         return not (waited_for or (linked and self._engine.leads_any))
 
     def _end(self) -> None:
@@ -485,14 +489,9 @@ class Server(Generic[M]):
                 self.measures.unknown.value += 1
                 call.fail(Unknown("the server ended before the command was applied here; it may take effect"))
         self._calls_open = {}
-        for read in self._reads_open:
-            if read.task is not None:
-                trio.lowlevel.reschedule(read.task)
-        self._reads_open = set()
+        self._reads.end()
 
 
-def _raiser(error: Exception) -> Callable[[], Any]:
-    def raise_it() -> Any:
-        raise error
-
-    return raise_it
+def _bound_ns(config: Config) -> int | None:
+    """The operator's word for all clocks of the cluster."""
+    return None if config.clock.error_ms_max is None else config.clock.error_ms_max * MS_NS

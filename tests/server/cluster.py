@@ -22,12 +22,13 @@ class VirtualClock:
 
     def __init__(self, offset_ns: int = 0) -> None:
         self.offset_ns = offset_ns
+        self.error_ns: int | None = None
 
     def now(self) -> int:
         return EPOCH + int(trio.current_time() * 1e9) + self.offset_ns
 
     def error(self) -> int | None:
-        return None
+        return self.error_ns
 
 
 class Ledger:
