@@ -148,7 +148,7 @@ def _head(address: str, status: Status) -> list[str]:
     applied = f"position {status['applied_position']}, stamped {clock_time(status['applied_timestamp'])}"
     return [
         f"server {status['server_id']}  {address}  cluster {status['cluster']}  {state}",
-        f"  merged   {merged}, {waits}",
+        *textwrap.wrap(f"{merged}, {waits}", COLUMNS, initial_indent="  merged   ", subsequent_indent=INDENT),
         f"  applied  {applied}",
         f"  safe     {clock_time(status['safe_timestamp'])}",
         f"  clock    {clock_time(status['clock_ns'])}, {clock}",

@@ -106,3 +106,17 @@ async def test_a_server_alone_has_nothing_to_compare(autojump_clock: object) -> 
     """No verdict where there is nobody else."""
     one, *_ = await statuses(0, 0, 0)
     assert clocks([{**one, "servers": [1], "peers": []}]) == []
+
+
+async def test_a_merge_that_waits_fits_into_the_page(autojump_clock: object) -> None:
+    """For whom it waits, and what it holds back, however much that is."""
+    async with three_servers() as cluster:
+        status = {
+            **cluster.servers[1].status(),
+            "merged_position": 123_456_789_012,
+            "blocking_group": 4095,
+            "unmerged_bytes": 123_456_789_012,
+        }
+    text = table({"127.0.0.1:8001": status})
+    assert "waits for group 4095, 123456789012 bytes unmerged" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
