@@ -350,6 +350,7 @@ async def test_the_status_reference_has_every_key_and_metric() -> None:
         status, metrics = server.status(), server.metrics()
         await trio.lowlevel.checkpoint()
     keys = {*status, *status["groups"][0], *status["peers"][0]}
+    keys |= {*status["rungs"], *status["rungs"]["total"]}
     assert [key for key in keys if f"`{key}`" not in page] == []
     names = {metric["name"]: (metric["type"], metric["unit"]) for metric in metrics}
     rows = re.findall(r"^\| `(craft_\w+)` \| (\w+) \| (\w+) \| (.*) \|$", page, re.MULTILINE)

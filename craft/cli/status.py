@@ -23,7 +23,8 @@ DESCRIPTION = """\
 One block a server. Per group: the leader (* is this server), the term, the five
 rungs (how far its log is appended, persisted, committed, merged, applied) and
 its closed timestamp: no entry that commits later will be stamped at or before
-it. The merged log has reached the least of these, the safe timestamp.
+it. The merged log has reached the least of these, the safe timestamp. Below the
+rungs: how long commands led here took to each, from the one before, in ms.
 
 At the end the clocks, as these servers see each other's: good where they differ
 by less than a frame takes, wild where one is too far from a majority's."""
@@ -42,6 +43,12 @@ MS_NS = 1_000_000
 COLUMNS = 80
 INDENT = " " * 11
 """Where the values of a block's head begin."""
+
+MS_SHOWN_EXACTLY_MAX = 1000
+"""From here on microseconds do not matter, nor fit."""
+
+_RUNG_WIDTHS = {"appended": 10, "persisted": 10, "committed": 10, "merged": 9, "applied": 9}
+"""The columns of the rungs, under which their times stand."""
 
 Status: TypeAlias = Mapping[str, Any]
 
@@ -134,7 +141,7 @@ def table(answers: Mapping[str, Status]) -> str:
 
 
 def _block(address: str, status: Status) -> str:
-    return "\n".join([*_head(address, status), "", *_groups(status), *_peers(status)])
+    return "\n".join([*_head(address, status), "", *_groups(status), *_rungs(status), *_peers(status)])
 
 
 def _head(address: str, status: Status) -> list[str]:
@@ -189,6 +196,25 @@ def _groups(status: Status) -> list[str]:
             f"{clock_time(group['closed_timestamp']):>13}"
         )
     return lines
+
+
+def _rungs(status: Status) -> list[str]:
+    """The time from rung to rung, each below its column; nothing until a command has climbed them all."""
+    rungs = status["rungs"]
+    if not rungs["applied"]["count"]:
+        return []
+    return [
+        f"{label:>19}"
+        + "".join(f"{_ms(rungs[rung][share]):>{width}}" for rung, width in _RUNG_WIDTHS.items())
+        + f"{_ms(rungs['total'][share]) + ' all':>13}"
+        for label, share in (("median, ms", "p50_ms"), ("99 of 100, ms", "p99_ms"))
+    ]
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < MS_SHOWN_EXACTLY_MAX else f"{value:.0f}"
 
 
 def _peers(status: Status) -> list[str]:

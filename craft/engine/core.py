@@ -17,7 +17,18 @@ from typing import Any
 
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
-from craft.engine import committing, leading, linking, loading, merging, placing, proposing, reading, status
+from craft.engine import (
+    committing,
+    leading,
+    linking,
+    loading,
+    merging,
+    placing,
+    proposing,
+    reading,
+    rungs,
+    status,
+)
 from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
 from craft.errors import Overloaded, WireError
 from craft.limits import EngineLimits
@@ -347,6 +358,8 @@ class Engine:
         proposing.turn(e)
         leading.turn(e)
         merging.turn(e, out)
+        if e.probes:
+            rungs.turn(e)
         committing.turn(e, out)
         reading.serve(e, out)
         e.unwritten |= e.dirty

@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 from craft.clock import stamper
-from craft.engine import proposing
+from craft.engine import proposing, rungs
 from craft.engine.loading import load_append
 from craft.engine.state import MS, EngineState, LeaderQueue
 from craft.marks import mark
@@ -139,6 +139,8 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
             )
             queue.uncommitted.append(r.log.last_index)
             proposing.note_appended(e, r, taken)
+            if r.group not in e.probes:
+                rungs.begin(e, r, taken)
 
 
 def _take(

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from craft.client_sessions import TAGGED
-from craft.engine import proposing
+from craft.engine import proposing, rungs
 from craft.engine.loading import begin_load, deliver_entries
 from craft.engine.state import EngineState, LoadPurpose
 from craft.marks import mark
@@ -116,6 +116,8 @@ def applied(e: EngineState, position: Position) -> None:
     e.applied_position, e.applied_timestamp = last.position, last.timestamp
     e.answered_timestamp = max(e.answered_timestamp, last.timestamp)
     e.applying = []
+    if e.probes:
+        rungs.turn(e)
     # What waited for room may be read back now.
     e.dirty |= e.starved
     e.starved = set()

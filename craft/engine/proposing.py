@@ -190,13 +190,14 @@ def note_taken(e: EngineState, queue: LeaderQueue, proposal: Proposal) -> None:
 def note_appended(e: EngineState, r: RaftState, proposals: list[Proposal]) -> None:
     """Proposals of this server were appended by a leader here."""
     for proposal in proposals:
-        pending = _own(e, proposal)
+        pending = own(e, proposal)
         if pending is not None:
             pending.stage, pending.group, pending.term = Stage.APPENDED, r.group, r.term
             _attempted(e, pending)
 
 
-def _own(e: EngineState, proposal: Proposal) -> Pending | None:
+def own(e: EngineState, proposal: Proposal) -> Pending | None:
+    """The request of this incarnation behind a proposal, if it is one and not answered yet."""
     if proposal.server_id != e.me or proposal.counter != e.counter:
         return None
     if e.session_state in {SessionState.READING, SessionState.NUMBERING}:
@@ -206,7 +207,7 @@ def _own(e: EngineState, proposal: Proposal) -> Pending | None:
 
 def settle(e: EngineState, proposal: Proposal) -> Any:
     """A request of this server takes effect: returns the caller's token, if it is of this incarnation."""
-    pending = _own(e, proposal)
+    pending = own(e, proposal)
     if pending is None:
         return None
     del e.pending[proposal.request]
@@ -282,7 +283,7 @@ def refuse(e: EngineState, group: GroupId, proposals: list[Proposal]) -> None:
     refused: dict[tuple[ServerId, int], list[int]] = {}
     for proposal in proposals:
         if proposal.server_id == e.me:
-            pending = _own(e, proposal)
+            pending = own(e, proposal)
             if pending is not None and pending.stage is Stage.QUEUED:
                 _unroute(e, pending)
         else:

@@ -15,7 +15,7 @@ import typing
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from craft.client_sessions import ClientSessions
 from craft.clock.interval import Readings
@@ -124,6 +124,24 @@ class Loading:
 
 
 @dataclass(slots=True)
+class Probe:
+    """A command entry of a leader here, watched on its way up the rungs."""
+
+    index: Index
+    term: Term
+    token: Any  # of the first of this server's requests in it; None: it has none
+    at: list[int]  # monotonic: when it reached each rung, from `appended` on
+
+
+class Climb(NamedTuple):
+    """A command entry that has reached every rung."""
+
+    group: GroupId
+    token: Any  # of the first of this server's requests in it; None: it has none
+    at: tuple[int, ...]  # monotonic: when it reached each rung
+
+
+@dataclass(slots=True)
 class EngineState:
     """One server. Free functions in the modules beside this one change it."""
 
@@ -194,6 +212,10 @@ class EngineState:
     recent: deque[tuple[Position, Timestamp, GroupId, Index, int, bytes]] = field(
         default_factory=lambda: deque(maxlen=RECENT_MERGED_MAX)
     )
+
+    # where the time goes
+    probes: dict[GroupId, Probe] = field(default_factory=dict)
+    climbs: list[Climb] = field(default_factory=list)  # for whoever keeps figures
 
     # this server's session and requests
     session_state: SessionState = SessionState.READING

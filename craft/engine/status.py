@@ -9,6 +9,7 @@ from typing import Any
 
 from craft.clock.offsets import Estimate
 from craft.clock.verdict import judge
+from craft.engine import rungs
 from craft.engine.state import MS, EngineState, Peer
 from craft.placement import Placement
 from craft.types import GroupId, Instant
@@ -63,19 +64,13 @@ def _peer(e: EngineState, peer: Peer, now: Instant, clock: Estimate | None) -> d
 
 def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
     r = e.raft(group)
-    outstanding = e.outstanding[group]
-    first_held = e.merger.first_held(group)
     return {
         "group": group,
         "role": r.role.value,
         "term": r.term,
         "leader": r.leader_id,
         "preferred": Placement.preferred(group, r.configuration.voters),
-        "appended": r.log.last_index,
-        "persisted": r.log.persisted,
-        "committed": r.commit_index,
-        "merged": e.cursor[group] if first_held is None else first_held - 1,
-        "applied": outstanding[0] - 1 if outstanding else e.cursor[group],
+        **rungs.indexes(e, group),
         "closed_timestamp": e.merger.closed[group],
         "last_timestamp": r.log.last_timestamp,
         "queued_bytes": e.queues[group].bytes,

@@ -224,6 +224,7 @@ class Server(Generic[M]):
         return {
             "cluster": self.config.cluster,
             "ready": self._engine.session_open,
+            "rungs": self.measures.rungs(),
             "clock": {**clock_status(self._clock), "error_ms_max": self.config.clock.error_ms_max},
             **self._engine.status(self._now()),
         }
@@ -316,8 +317,7 @@ class Server(Generic[M]):
         self._answered = False
         started = time.perf_counter()
         self._turn()
-        self.measures.turns.value += 1
-        self.measures.turn_seconds.record(time.perf_counter() - started)
+        self.measures.take_turn(time.perf_counter() - started, self._engine.state)
 
     def _turn(self) -> None:
         now = self._now()
@@ -382,7 +382,7 @@ class Server(Generic[M]):
         for load in ready.loads:
             self._load(load, now)
         if ready.apply:
-            self._begin_apply(ready.apply, now)
+            self._begin_apply(ready.apply)
         self._serve_reads(ready.reads)
 
     def _write(self, write: Write) -> None:
@@ -411,12 +411,12 @@ class Server(Generic[M]):
 
     # -- applying ---------------------------------------------------------------------------------
 
-    def _begin_apply(self, entries: list[Merged], now: Instant) -> None:
+    def _begin_apply(self, entries: list[Merged]) -> None:
         self._apply_queue = entries
         if self.config.apply_in_thread:
             self._to_apply.set()
         else:
-            self._finish_apply(self._applier.run(entries), now)
+            self._finish_apply(self._applier.run(entries), self._now())
             if self._engine.has_more:
                 self._wake()
 

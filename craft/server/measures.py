@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from craft.clock import Clock
-from craft.engine.state import EngineState
-from craft.stats import Metrics
+from craft.engine.rungs import RUNGS
+from craft.engine.state import Climb, EngineState
+from craft.stats import Histogram, Metrics
 from craft.types import Instant, ServerId
 
 SECOND_NS = 1_000_000_000
@@ -82,6 +84,46 @@ class Measures:
             unit="stamps",
             help="Stamps for which this server's clock was clamped to a majority's clocks.",
         )
+        self._make_rungs()
+
+    def _make_rungs(self) -> None:
+        self.rung_seconds = [
+            self.metrics.histogram(
+                "craft_rung_seconds",
+                unit="seconds",
+                help="How long a command entry led here took to this rung, from the one below.",
+                labels={"rung": rung},
+            )
+            for rung in RUNGS
+        ]
+        self.climb_seconds = self.metrics.histogram(
+            "craft_climb_seconds",
+            unit="seconds",
+            help="From propose to applied, for the same entries: all rungs together.",
+        )
+
+    def take_turn(self, seconds: float, e: EngineState) -> None:
+        """A turn of the engine has been carried out; it held the event loop for so long."""
+        self.turns.value += 1
+        self.turn_seconds.record(seconds)
+        if e.climbs:
+            climbs, e.climbs = e.climbs, []
+            for climb in climbs:
+                self._take_climb(climb)
+
+    def _take_climb(self, climb: Climb) -> None:
+        appended, *above = self.rung_seconds
+        for histogram, before, after in zip(above, climb.at, climb.at[1:], strict=False):
+            histogram.record((after - before) / SECOND_NS)
+        if climb.token is not None:  # else another server knows since when its callers wait
+            started = climb.token.started
+            appended.record(max(0.0, climb.at[0] / SECOND_NS - started))
+            self.climb_seconds.record(max(0.0, climb.at[-1] / SECOND_NS - started))
+
+    def rungs(self) -> dict[str, Any]:
+        """Where the time goes, as status shows it: since the start, for each rung and all together."""
+        named = zip((*RUNGS, "total"), (*self.rung_seconds, self.climb_seconds), strict=True)
+        return {name: _in_short(histogram) for name, histogram in named}
 
     def watch(self, e: EngineState) -> None:
         """Add what the engine counts itself; it is read when collected."""
@@ -149,3 +191,13 @@ class Measures:
         ):
             labels = {"peer": str(peer)}
             self.metrics.gauge(name, unit="seconds", help=help_, labels=labels, read=seen(field))
+
+
+def _in_short(histogram: Histogram) -> dict[str, Any]:
+    """How many values, their median, and what one of a hundred exceeds."""
+
+    def ms(share: float) -> float | None:
+        seconds = histogram.quantile(share)
+        return None if seconds is None else round(seconds * 1000, 3)
+
+    return {"count": histogram.count, "p50_ms": ms(0.5), "p99_ms": ms(0.99)}

@@ -1,4 +1,4 @@
-"""What `craft status` shows of the servers' clocks."""
+"""What `craft status` shows of the servers' clocks, and of where the time goes."""
 
 from __future__ import annotations
 
@@ -106,6 +106,52 @@ async def test_a_server_alone_has_nothing_to_compare(autojump_clock: object) -> 
     """No verdict where there is nobody else."""
     one, *_ = await statuses(0, 0, 0)
     assert clocks([{**one, "servers": [1], "peers": []}]) == []
+
+
+# -- where the time goes ---------------------------------------------------------------------------
+
+RUNGS = ("appended", "persisted", "committed", "merged", "applied")
+
+
+async def rung_rows(**rungs: dict[str, Any]) -> tuple[str, list[str]]:
+    """The head of the groups' table, and what stands below it of the times."""
+    async with three_servers() as cluster:
+        status = cluster.servers[1].status()
+    lines = table({"127.0.0.1:8001": {**status, "rungs": {**status["rungs"], **rungs}}}).splitlines()
+    assert max(map(len, lines)) <= 80
+    [head] = [line for line in lines if line.startswith("group")]
+    return head, [line for line in lines if ", ms " in line]
+
+
+def climbed(p50_ms: float, p99_ms: float) -> dict[str, Any]:
+    return {"count": 2, "p50_ms": p50_ms, "p99_ms": p99_ms}
+
+
+async def test_times_stand_below_their_rungs(autojump_clock: object) -> None:
+    """Two rows under the groups' columns, aligned with their head, and all together at the end."""
+    times = {rung: climbed(number, number + 0.5) for number, rung in enumerate(RUNGS)}
+    head, [median, most] = await rung_rows(**times, total=climbed(10, 12.5))
+    assert median.startswith("         median, ms")
+    assert most.startswith("      99 of 100, ms")
+    for number, rung in enumerate(RUNGS):
+        end = head.index(rung) + len(rung)
+        assert median[:end].endswith(f"  {number}.000")
+        assert most[:end].endswith(f"  {number}.500")
+    assert median.endswith("  10.000 all") and most.endswith("  12.500 all")
+
+
+async def test_no_times_stand_there_before_a_command_was_applied(autojump_clock: object) -> None:
+    """Nothing was measured, so nothing is shown."""
+    assert (await rung_rows())[1] == []
+
+
+async def test_long_times_fit_too(autojump_clock: object) -> None:
+    """A minute a rung is shown without its microseconds; what was not measured is a dash."""
+    times = dict.fromkeys((*RUNGS, "total"), climbed(60_000.0, 999.999))
+    times["appended"] = {"count": 0, "p50_ms": None, "p99_ms": None}
+    _, [median, most] = await rung_rows(**times)
+    assert median.split() == ["median,", "ms", "-", *["60000"] * 5, "all"]
+    assert most.split() == ["99", "of", "100,", "ms", "-", *["999.999"] * 5, "all"]
 
 
 async def test_a_merge_that_waits_fits_into_the_page(autojump_clock: object) -> None:
