@@ -80,6 +80,7 @@ def server_figures(measured: Measured, command_bytes: int) -> dict[str, Any]:
         "frames_per_second": round(counted(measured, "craft_frames_sent_total") / window, 1),
         "syncs_per_second": round(counted(measured, "craft_sync_seconds") / window, 1),
         "sync_p50_ms": milliseconds(metrics["craft_sync_seconds"]["quantiles"]["0.5"]),
+        "rungs_p50_ms": {rung: one["p50_ms"] for rung, one in measured["after"]["rungs"].items()},
         "turn_p999_ms": milliseconds(metrics["craft_turn_seconds"]["quantiles"]["0.999"]),
         "log_bytes_per_payload_byte": ratio(counted(measured, "craft_written_bytes_total"), payload),
         "disk_bytes_per_payload_byte": None if disk is None else ratio(disk, payload),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from bench import machine
 from bench.experiment import (
@@ -85,6 +86,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
         doubts.append(f"{figures['elections']} elections within the window")
     return {
         **figures,
+        "rungs_p50_ms": figures["servers"][0]["rungs_p50_ms"],  # the client's server leads what it proposes
         "fdatasync_p50_ms": round(sync, 3),
         "bound_ms": round(bound, 3),
         "within_bound": figures["p50_ms"] is not None and figures["p50_ms"] <= bound,
@@ -100,8 +102,14 @@ def summary(figures: Figures) -> list[str]:
         f"latency      p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms, {figures['calls']:,} commands",
         f"fdatasync    p50 {figures['fdatasync_p50_ms']} ms for small appends, same file system, same run",
         f"bound        {SYNCS_BOUND} x fdatasync + {BOUND_MS:g} ms = {figures['bound_ms']} ms: {verdict}",
+        f"rungs        {_rungs(figures['rungs_p50_ms'])} (medians, ms)",
         f"inside       sync p50 {figures['sync_p50_ms']} ms; {figures['cores_per_server']} cores a server",
     ]
+
+
+def _rungs(medians: Mapping[str, float | None]) -> str:
+    """Where a command's time goes, from rung to rung."""
+    return ", ".join(f"{rung} {'-' if ms is None else ms}" for rung, ms in medians.items())
 
 
 EXPERIMENT = Experiment(

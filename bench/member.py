@@ -156,6 +156,7 @@ class Member:
             "terms": sum(group["term"] for group in groups),
             "led": sum(group["leader"] == self._server.config.server_id for group in groups),
             "metrics": counted,
+            "rungs": self._server.status()["rungs"],
         }
 
     async def read(self) -> Reply:

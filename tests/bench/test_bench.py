@@ -302,7 +302,16 @@ def reading(**changed: Any) -> dict[str, Any]:
         "craft_sync_seconds": histogram,
         "craft_turn_seconds": histogram,
     }
-    usual = {"at_s": 0, "cpu_s": 0, "answered": 0, "memory_bytes_max": 0, "io": None, "terms": 3, "led": 1}
+    usual: dict[str, Any] = {
+        "at_s": 0,
+        "cpu_s": 0,
+        "answered": 0,
+        "memory_bytes_max": 0,
+        "io": None,
+        "terms": 3,
+        "led": 1,
+        "rungs": {},
+    }
     metrics |= changed.pop("metrics", {})
     return {**usual, **changed, "metrics": metrics}
 
@@ -315,6 +324,13 @@ def test_a_command_counts_once_over_the_cluster() -> None:
     assert figures["servers"][0]["applied_per_second"] == 100
     assert figures["cpu_seconds_per_server"] == 1
     assert (figures["p50_ms"], figures["p99_ms"]) == (1, 2)
+
+
+def test_where_the_time_goes_is_among_a_servers_figures() -> None:
+    """The medians of the rungs, as the server's status has them."""
+    after = reading(at_s=1, rungs={"appended": {"count": 3, "p50_ms": 0.02, "p99_ms": 1.0}})
+    figures = cluster_figures([{"before": reading(), "after": after}], [], 64)
+    assert figures["servers"][0]["rungs_p50_ms"] == {"appended": 0.02}
 
 
 def test_a_window_in_which_nothing_happened_has_no_percentiles() -> None:
