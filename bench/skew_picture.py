@@ -41,6 +41,11 @@ def skew(milliseconds: float) -> str:
     return "1 h" if milliseconds == 3_600_000 else f"{milliseconds:g} ms"
 
 
+def words(who: str, milliseconds: float) -> str:
+    """A scenario in words."""
+    return f"{who} {skew(milliseconds)}" if milliseconds else who
+
+
 def _skews(cells: Sequence[Cell]) -> list[float]:
     return sorted({cell["skew_ms"] for cell in cells})
 
@@ -52,27 +57,61 @@ def _find(cells: Sequence[Cell], load: str, who: str, skew_ms: float) -> Cell:
 
 # -- the table -------------------------------------------------------------------------------------
 
+COLUMNS = (
+    "one ahead: its own",
+    "one ahead: the others'",
+    "one behind: its own",
+    "one behind: the others'",
+    "all differ: all",
+    "entries a write",
+)
+APART = {
+    "alike": "all ahead by the same",
+    "jump ahead": "one jumps ahead while it serves",
+    "jump behind": "one jumps behind while it serves",
+}
+"""What is measured at one skew only."""
+
 
 def table(cells: Sequence[Cell]) -> str:
-    """A table a load: a row for each skew, median and p99 in ms, and entries a write."""
-    return "\n".join(_table(cells, load) for load in LOADS)
+    """What skew adds to median and 99th percentile, in ms: a table a load, and one of what stands apart."""
+    return "\n".join([*(_table(cells, load) for load in LOADS), _apart(cells)])
 
 
 def _table(cells: Sequence[Cell], load: str) -> str:
-    names = ["ahead: its own", "ahead: others'", "behind: its own", "behind: others'", "all: all"]
+    exact = _find(cells, load, "none", 0)
+    plain = f"{exact['all']['p50_ms']:.2f} / {exact['all']['p99_ms']:.2f}"
     rows = [
-        f"| {load} load: skew | {' | '.join(names)} | entries a write: ahead, behind, all |",
-        "|" + "---|" * (len(names) + 2),
+        f"| {load} load | {' | '.join(COLUMNS)} |",
+        "|" + "---|" * (len(COLUMNS) + 1),
+        f"| no skew | {' | '.join([plain] * len(SERIES))} | {exact['entries_per_write']:.1f} |",
     ]
-    for skew_ms in _skews(cells):
-        found = [_find(cells, load, one.who, skew_ms)[one.whose] for one in SERIES]
-        spreads = [f"{one['p50_ms']:.2f} / {one['p99_ms']:.2f}" for one in found]
-        entries = [
-            _find(cells, load, who, skew_ms)["entries_per_write"] for who in ("ahead", "behind", "all")
-        ]
-        rows.append(
-            f"| {skew(skew_ms)} | {' | '.join(spreads)} | {', '.join(f'{one:.2f}' for one in entries)} |"
-        )
+    for skew_ms in _skews(cells)[1:]:
+        found = [_find(cells, load, one.who, skew_ms) for one in SERIES]
+        added = [_added(cell[one.whose], exact["all"]) for one, cell in zip(SERIES, found, strict=True)]
+        entries = sorted({f"{cell['entries_per_write']:.1f}" for cell in found}, key=float)
+        span = " to ".join(dict.fromkeys((entries[0], entries[-1])))
+        rows.append(f"| {skew(skew_ms)} | {' | '.join(added)} | {span} |")
+    return "\n".join([*rows, ""])
+
+
+def _added(found: Mapping[str, float], exact: Mapping[str, float]) -> str:
+    added = [round(found[figure] - exact[figure], 2) for figure in ("p50_ms", "p99_ms")]
+    return " / ".join(f"{one + 0.0:+.2f}" for one in added)  # + 0.0: nothing is no minus
+
+
+def _apart(cells: Sequence[Cell]) -> str:
+    rows = ["| | load | all writes | the slowest of all |", "|---|---|---|---|"]
+    for load in LOADS:
+        exact = _find(cells, load, "none", 0)
+        plain = f"{exact['all']['p50_ms']:.2f} / {exact['all']['p99_ms']:.2f}"
+        rows.append(f"| no skew | {load} | {plain} | {exact['all']['max_ms']:.2f} |")
+        for cell in cells:
+            if cell["load"] == load and cell["who"] in APART:
+                name = f"{APART[cell['who']]}: {skew(cell['skew_ms'])}"
+                rows.append(
+                    f"| {name} | {load} | {_added(cell['all'], exact['all'])} | {cell['all']['max_ms']:.2f} |"
+                )
     return "\n".join([*rows, ""])
 
 
