@@ -28,6 +28,7 @@ MOMENTS = {
     "counter": "a starting server has written its new session counter, and not yet synced it",
     "open": "a leader has appended the opening of a session",
     "sync": "a sync has just ended; what waited for it has not left",
+    "learn": "a follower has learnt that entries of its group are committed",
     "answer": "a client has been answered",
     "served": "a client's read has been served",
 }
@@ -46,6 +47,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[_Waiting]] = {}
+        self._learnt: dict[ServerId, int] = {}
 
     def wait(self, name: str, *, nth: int, after: int, event: Callable[[ServerId], None]) -> None:
         """Call `event(server)` right behind the nth moment of a kind at or after a time."""
@@ -63,6 +65,16 @@ class Moments:
                 if one.left == 0:
                     world.at(world.time, partial(one.event, server))
         self._waiting[name] = [one for one in waiting if one.left > 0]
+
+    def turned(self, world: World, server: SimServer) -> None:
+        """Has a follower learnt of commits?"""
+        if not self._waiting.get("learn"):
+            return
+        states = [replica.state for replica in server.engine.state.replicas]
+        learnt = sum(r.commit_index for r in states if not r.leads)
+        before, self._learnt[server.id] = self._learnt.get(server.id, learnt), learnt
+        if learnt > before:
+            self.reached(world, "learn", server.id)
 
     def wrote(self, world: World, server: SimServer, write: Write) -> None:
         """The moments that a write marks."""

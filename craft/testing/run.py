@@ -254,7 +254,10 @@ class Run:
     def _restless(self, sound: list[ServerId]) -> bool:
         servers = [self.world.servers[i] for i in sound if i in self.world.servers]
         positions = {server.applied_position for server in servers}
-        busy = any(one.engine.state.demand or one.engine.state.writing is not None for one in servers)
+        states = [server.engine.state for server in servers]
+        # What is answered as committed may still wait for the merge.
+        merging = any(e.demand or e.merger.bytes or e.applying for e in states)
+        busy = merging or any(e.writing is not None for e in states)
         return len(servers) < len(sound) or len(positions) > 1 or busy
 
 

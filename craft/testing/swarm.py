@@ -45,6 +45,7 @@ WEIGHTS = {
     "deafen": 3,
     "kill": 3,
     "power_off": 3,
+    "crash_pair": 3,
     "lag": 3,
     "echo_frames": 3,
     "repeat_past": 3,
@@ -54,8 +55,14 @@ WEIGHTS = {
 }
 """What deposes leaders is drawn more often than the rest, which counts 1: most bugs need logs that part."""
 
-LAGS_FROM = 1000
-"""Numbers of the faults that are added for a stated bound of the clocks: behind all others."""
+LATE_FROM = 1000
+"""Numbers of the faults that are added in runs about clocks: behind all others."""
+
+LATE_EVERY = 300 * MS
+"""So often, at least, somebody hears late in such a run."""
+
+OTHERS = 3
+"""So many other kinds of fault are possible there."""
 
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
@@ -93,33 +100,49 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
         reads=rng.choice((0.0, 0.2, 0.3, 0.7)),
         duration=duration,
     )
-    plan = _levels(random.Random(f"{seed} levels"), plan)
+    plan, about_clocks = _levels(random.Random(f"{seed} levels"), plan)
     allowed = FAULTS if only is None else only
-    if plan.clock_error is not None:  # then the clocks keep within it
-        allowed = [kind for kind in allowed if kind not in CLOCKS]
-    faults = list(_faults(rng, plan, allowed, QUICK if quick else 1))
-    if plan.clock_error is not None and "lag" in allowed:
-        faults += _lags(random.Random(f"{seed} lags"), plan, len(faults))
-    return replace(plan, faults=tuple(faults))
+    if not about_clocks:
+        return replace(plan, faults=tuple(_faults(rng, plan, allowed, QUICK if quick else 1)))
+    few = random.Random(f"{seed} lags")
+    # The clocks keep within their bound, and little else happens, for this is about what clocks order.
+    kinds = [kind for kind in FAULTS if kind in allowed and kind not in CLOCKS]
+    faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
+    late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
+    return replace(plan, faults=(*faults, *_late(few, plan, late)))
 
 
-def _lags(rng: random.Random, plan: Plan, number: int) -> Iterator[Fault]:
+def _late(rng: random.Random, plan: Plan, kinds: list[str]) -> Iterator[Fault]:
     """Somebody hears late what others do, and leads on: then nothing but the clocks orders their writes."""
-    for lag in range(1, 4):
-        at, duration = rng.randrange(plan.duration), rng.choice((100, 400)) * MS
-        yield Fault(LAGS_FROM + number + lag, "lag", at, duration, rng.getrandbits(32))
+    at, number = 0, LATE_FROM
+    while kinds and (at := at + rng.randint(1, LATE_EVERY)) < plan.duration:
+        number += 1
+        yield Fault(number, rng.choice(kinds), at, rng.choice((100, 400)) * MS, rng.getrandbits(32))
 
 
-def _levels(rng: random.Random, plan: Plan) -> Plan:
-    """Some clients want no more than `committed`; of some clusters a bound on the clocks' error is stated."""
+def _levels(rng: random.Random, plan: Plan) -> tuple[Plan, bool]:
+    """Some clients want no more than `committed`. Is the run about what the clocks order?
+
+    Of some of those clusters a bound on the clocks' error is stated; in others somebody leads nothing, and
+    forwards its session's writes to leaders whose clocks differ.
+    """
     if rng.random() < 0.7:
-        return plan
+        return plan, False
     plan = replace(plan, committed=rng.choice((0.3, 0.7)))
-    if rng.random() < 0.5:
-        return plan
+    if rng.random() < 0.3:
+        return plan, False
+    stated = rng.random() < 0.6
     error = rng.choice((20, 100)) * MS
-    offsets = tuple(rng.choice((-error, error, rng.randint(-error, error))) for _ in range(plan.servers))
-    return replace(plan, clock_error=error, clock_offsets=offsets, clock_step=1)
+    plan = replace(
+        plan,
+        groups=max(plan.groups, plan.servers) if stated else max(1, min(plan.groups, plan.servers - 1)),
+        clock_error=error if stated else None,
+        clock_offsets=tuple(rng.choice((-error, error)) for _ in range(plan.servers)),
+        clock_step=1,
+        clients=8,
+        think=(1 * MS, 20 * MS),
+    )
+    return plan, True
 
 
 def _limits(rng: random.Random, *, quick: bool) -> EngineLimits:

@@ -173,6 +173,7 @@ class World:
             self._note_progress(server)
         for hook in self.hooks.turned:
             hook(server)
+        self.moments.turned(self, server)
         wake_at = state.wake_at - server.monotonic_offset
         self.schedule_turn(server, max(self.time, wake_at))
 

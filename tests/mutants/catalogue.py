@@ -206,12 +206,16 @@ LOGS = (
     ),
     _mutant(
         "follower_infers_what_it_has_not_compared",
-        "PROTOCOL 1",
+        "Raft 5.3; PROTOCOL 1",
         "A follower takes its own divergent suffix for what the leader holds.",
+        # Either check alone keeps it from that: an entry of this term is the leader's.
         (
             f"{REPLICATION}:infer_commit",
-            "min(r.leader_persisted, r.verified, r.log.persisted)",
-            "min(r.leader_persisted, r.log.persisted)",
+            (
+                "r.verified, r.log.persisted)\n"
+                "    if index > r.commit_index and r.log.term_at(index) == r.term and"
+            ),
+            "r.log.persisted)\n    if index > r.commit_index and",
         ),
     ),
     _mutant(

@@ -510,7 +510,7 @@ def test_kinds_of_fault_are_chosen_as_on_the_command_line() -> None:
     """Single kinds and whole classes."""
     options: dict[str, Any] = {"commands": commands, "seeds": 2, "seed_start": 11, "skip": CHECKS}
     assert set(simulate(Names, only="servers", without=["kill", "stop"], **options).faults) <= {
-        *("power_off", "crash_all", "power_cut", "crash_in_recovery", "pause")
+        *("power_off", "crash_pair", "crash_all", "power_cut", "crash_in_recovery", "pause")
     }
     assert sum(simulate(Names, only=[], **options).faults.values()) == 0
 

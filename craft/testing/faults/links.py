@@ -139,10 +139,12 @@ class _Seesaw:
         self._absent = self._some[1:] if rng.random() < 0.5 else []
         self._groups = _led(world, leader)
         self._first_told: list[Sent] = []
+        self._suffix = rng.choice((1, 2, 5))
+        self._haste_ms = rng.choice((2, 10, 60))
         self._ends: list[End] = []
         self._over = False
         self._part(self._some)
-        self._once(lambda: bool(self._successors()), self._back)
+        self._once(lambda: bool(self._successors()) and self._apart(), self._back)
 
     def finish(self) -> None:
         self._over = True
@@ -163,7 +165,7 @@ class _Seesaw:
 
         def look() -> None:
             if not self._over:
-                at = self._world.time + self._rng.randint(1, 60) * MS
+                at = self._world.time + self._rng.randint(1, self._haste_ms) * MS
                 self._world.at(at, partial(self._unless_over, then) if true() else look)
 
         look()
@@ -180,17 +182,25 @@ class _Seesaw:
             and _led(self._world, j) & (self._groups or {*range(self._world.plan.groups)})
         ]
 
+    def _apart(self) -> bool:
+        """Has it appended enough that the others do not have?"""
+        server = self._world.servers.get(self._leader)
+        if server is None:
+            return False
+        logs = [server.engine.state.raft(group) for group in self._groups]
+        return any(r.log.last_index >= r.commit_index + self._suffix for r in logs)
+
     def _back(self) -> None:
         if self._rng.random() < 0.5:
             self._first_told = self._world.mail.past(self._leader)
         self._mend()
         self._part(self._absent)
-        self._once(lambda: not _led(self._world, self._leader), self._turn_over)
+        self._once(lambda: not _led(self._world, self._leader) & self._groups, self._turn_over)
 
     def _turn_over(self) -> None:
         self._part(sorted(self._successors())[: self._few - len(self._absent)])
         if self._first_told:
-            self._once(lambda: bool(_led(self._world, self._leader)), self._tell)
+            self._once(lambda: bool(_led(self._world, self._leader) & self._groups), self._tell)
 
     def _tell(self) -> None:
         self._world.mail.send_again(self._leader, self._first_told)

@@ -37,6 +37,18 @@ def _crash(how: Crash) -> Begin:
     return begin_
 
 
+def _crash_pair(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """A server and a leader that it follows, on one power supply."""
+    i = victim(world, rng, server)
+    if i is None or i not in world.servers:
+        return
+    leaders = {leader for _, leader in world.servers[i].engine.state.leaders if leader in world.servers}
+    others = sorted(leaders - {i}) or [j for j in sorted(world.servers) if j != i]
+    for j in (i, *rng.sample(others, min(1, len(others)))):
+        world.crash(j, Crash.POWER)
+        world.start_later(j, rng.randint(1, 1500) * MS)
+
+
 def _crash_all(world: World, rng: random.Random, _server: ServerId | None) -> None:
     how = rng.choice((Crash.KILL, Crash.POWER, Crash.POWER))
     for i in sorted(world.servers):
@@ -96,6 +108,7 @@ def _pause(world: World, rng: random.Random, server: ServerId | None) -> End | N
 SERVERS: dict[str, Begin] = {
     "kill": _crash(Crash.KILL),
     "power_off": _crash(Crash.POWER),
+    "crash_pair": _crash_pair,
     "crash_all": _crash_all,
     "power_cut": _power_cut,
     "crash_in_recovery": _crash_in_recovery,
