@@ -6,8 +6,8 @@ arrived, on our monotonic clock; how long the peer held it; and the peer's clock
 Knows: frames and our monotonic time. Must not know: which clock is right (`verdict` judges), what it means.
 
 Invariants
-- It is to be looked at, and nothing decides by it. What limits a stamp is `interval.Readings`, which is never
-  too small (PROTOCOL 2); an estimate here may be wrong either way.
+- It is to be looked at, and a leader whose clock is slow stamps by it. What limits a stamp is
+  `interval.Readings`, which is never too small (PROTOCOL 2); an estimate here may be wrong either way.
 - The true difference lies within `Estimate.error_ns` of `Estimate.offset_ns`, whichever way the delay was
   spent, if no clock's rate is wrong by more than `DRIFT_PPM_MAX`.
 - Of two samples the one counts whose error is less *now*. One that contradicts what is known replaces it at
@@ -74,6 +74,12 @@ class Offsets:
         known = self._samples.get(peer)
         if known is None or not _is_better(known, new):
             self._samples[peer] = new
+
+    def ahead(self, now: Instant) -> dict[ServerId, int]:
+        """By how much each peer's clock is ahead of ours, as far as frames have told of late."""
+        here = now.clock_ns - now.monotonic_ns
+        oldest = now.monotonic_ns - SILENCE_NS_MAX
+        return {peer: ahead - here for peer, (at, _, _, ahead) in self._samples.items() if at >= oldest}
 
     def estimates(self, now: Instant) -> dict[ServerId, Estimate]:
         """Each peer's clock less ours, as far as frames have told of late."""

@@ -1,8 +1,8 @@
 """What this server's leaders do in a turn: no-op, commands, closing, replication.
 
 Invariants
-- One reading of the clock a turn, clamped to a majority's clocks (PROTOCOL 2, †); no suspension point between
-  it and the appends.
+- One reading of the clock a turn, raised to a majority's clocks where it is behind them, and clamped where it
+  is too far ahead (PROTOCOL 2, †); no suspension point between it and the appends.
 - At most one empty entry a group and turn; none while no demand is open: an idle cluster writes nothing
   (PROTOCOL 3).
 - Bounds hold back commands only. No-ops, closing entries and incoming appends pass every bound (†), else the
@@ -11,6 +11,7 @@ Invariants
 
 from __future__ import annotations
 
+from craft import quorum
 from craft.clock import stamper
 from craft.engine import proposing, rungs
 from craft.engine.loading import load_append
@@ -62,13 +63,24 @@ def _bounded_now(e: EngineState, r: RaftState) -> Timestamp:
 
 def _read_clock(e: EngineState, r: RaftState) -> tuple[Timestamp, bool]:
     reached = e.readings.reached(r.configuration, e.now, e.me)
-    clock, clamped = stamper.bounded(e.now.clock_ns, reached, e.limits.clock_offset_ms_max * MS)
+    here = e.now.clock_ns + _behind(e, r)
+    clock, clamped = stamper.bounded(here, reached, e.limits.clock_offset_ms_max * MS)
     if not clamped:
         e.clamped_since = None
     elif e.clamped_since is None:
         mark("clock clamped")
         e.clamped_since = e.now.monotonic_ns
     return clock, clamped
+
+
+def _behind(e: EngineState, r: RaftState) -> int:
+    """How far our clock is behind a majority's, by what frames tell: nobody waits for a slow leader's clock.
+
+    An estimate will do. Too much of it makes us a leader whose clock is ahead, which costs only us.
+    """
+    ahead = e.offsets.ahead(e.now)
+    ahead[e.me] = 0
+    return max(0, quorum.reached(r.configuration, ahead, unheard=0))
 
 
 def note_clamp(e: EngineState) -> None:
