@@ -53,16 +53,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="load before the window, not counted (default: 1)",
     )
 
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="only this cluster: not beside it answers at the level committed, and a cluster of one group",
+    )
+
 
 def check(options: argparse.Namespace) -> None:
     """Any combination will do."""
 
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
+    """The cluster itself, then the two that it is compared with."""
+    figures, failures = await _lone_client(options, progress, "awaited", options.groups)
+    if options.alone:
+        return figures, failures
+    for name, mode, groups in (("committed", "committed", options.groups), ("single_leader", "awaited", 1)):
+        beside, more = await _lone_client(options, progress, mode, groups)
+        figures[f"{name}_p50_ms"] = beside["p50_ms"]
+        failures += [f"{name}: {failure}" for failure in more]
+    single = figures["single_leader_p50_ms"]
+    for name, mine in (("ratio", figures["p50_ms"]), ("committed_ratio", figures["committed_p50_ms"])):
+        figures[name] = round(mine / single, 2) if mine and single else None
+    return figures, failures
+
+
+async def _lone_client(
+    options: argparse.Namespace, progress: Progress, mode: str, groups: int | None
+) -> tuple[Figures, list[str]]:
     """One client at server 1; the disk alone before and after, while the servers are idle."""
-    plan = Plan(servers=options.servers, groups=options.groups, directory=options.dir)
+    plan = Plan(servers=options.servers, groups=groups, directory=options.dir)
     load = LoadPlan(
-        mode="awaited",
+        mode=mode,
         tasks=[1] + [0] * (options.servers - 1),
         batch=1,
         size=options.bytes,
@@ -104,6 +127,19 @@ def summary(figures: Figures) -> list[str]:
         f"bound        {SYNCS_BOUND} x fdatasync + {BOUND_MS:g} ms = {figures['bound_ms']} ms: {verdict}",
         f"rungs        {_rungs(figures['rungs_p50_ms'])} (medians, ms)",
         f"inside       sync p50 {figures['sync_p50_ms']} ms; {figures['cores_per_server']} cores a server",
+        *_beside(figures),
+    ]
+
+
+def _beside(figures: Figures) -> list[str]:
+    if "ratio" not in figures:
+        return []
+    return [
+        f"committed    p50 {figures['committed_p50_ms']} ms, answered before the merge",
+        (
+            f"one leader   p50 {figures['single_leader_p50_ms']} ms, with one group and nothing to merge;"
+            f" {figures['ratio']} times that is the latency, {figures['committed_ratio']} times committed"
+        ),
     ]
 
 

@@ -17,12 +17,16 @@ import operator
 import random
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from itertools import islice
+from typing import Any, TypeAlias
 
 import trio
 
 from craft import Batch, Overloaded, Server
+
+Propose: TypeAlias = Callable[[bytes], Awaitable[Any]]
 
 KEY_BYTES = 8
 """Round, origin and slot: the least size of a command."""
@@ -113,8 +117,11 @@ class Load:
         return len(self.latencies) * self._batch
 
     def start(self, nursery: trio.Nursery, mode: str) -> None:
-        """Start every client. `mode` is `bulk` (propose_many) or `awaited` (propose)."""
-        client = {"bulk": self._bulk, "awaited": self._awaited}[mode]
+        """Start every client.
+
+        `mode` is `bulk` (propose_many), `awaited` (propose), or `committed` (propose at that level).
+        """
+        client = {"bulk": self._bulk, "awaited": self._awaited, "committed": self._committed}[mode]
         for source in self._sources:
             nursery.start_soon(client, source)
         self._running = len(self._sources)
@@ -139,8 +146,11 @@ class Load:
             last = commands
         self._ended(last)
 
-    async def _awaited(self, source: Source) -> None:
-        propose, now, last = self._server.propose, time.perf_counter, list[bytes]()
+    async def _committed(self, source: Source) -> None:
+        await self._awaited(source, partial(self._server.propose, level="committed"))
+
+    async def _awaited(self, source: Source, propose: Propose | None = None) -> None:
+        propose, now, last = propose or self._server.propose, time.perf_counter, list[bytes]()
         while not self._stopping:
             commands = source.batch()  # of one
             started = now()

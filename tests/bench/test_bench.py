@@ -115,6 +115,9 @@ def test_latency_shows_the_disk_beside_it(tmp_path: Path) -> None:
     assert result["within_bound"] == (result["p50_ms"] <= result["bound_ms"])
     assert result["p50_ms"] <= result["p99_ms"]
     assert result["agreed"]["applied"] == result["agreed"]["answered"] >= result["calls"] > 0
+    single = result["single_leader_p50_ms"]
+    assert result["ratio"] == pytest.approx(result["p50_ms"] / single, abs=0.01)
+    assert result["committed_ratio"] == pytest.approx(result["committed_p50_ms"] / single, abs=0.01)
 
 
 @pytest.mark.system
