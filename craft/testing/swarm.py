@@ -64,6 +64,12 @@ LATE_EVERY = 300 * MS
 OTHERS = 3
 """So many other kinds of fault are possible there."""
 
+ABOUT_LEADERS = 0.15
+"""The share of runs in which leaders come and go, and little else happens."""
+
+DRAMAS = {"seesaw": 8, "relapse": 4, "strand": 3, "crash_pair": 3, "repeat_past": 2, "power_off": 1}
+"""What happens there."""
+
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
@@ -102,6 +108,10 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     )
     plan, about_clocks = _levels(random.Random(f"{seed} levels"), plan)
     allowed = FAULTS if only is None else only
+    coming = random.Random(f"{seed} leaders")
+    if not about_clocks and coming.random() < ABOUT_LEADERS:
+        plan = _about_leaders(coming, plan)
+        return replace(plan, faults=tuple(_dramas(coming, plan, allowed)))
     if not about_clocks:
         return replace(plan, faults=tuple(_faults(rng, plan, allowed, QUICK if quick else 1)))
     few = random.Random(f"{seed} lags")
@@ -110,6 +120,47 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
     late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
     return replace(plan, faults=(*faults, *_late(few, plan, late)))
+
+
+def _about_leaders(rng: random.Random, plan: Plan) -> Plan:
+    """Leaders come and go, each with a suffix that others lack, and little else happens.
+
+    Few clients, who give up soon and try again: one that is isolated with its leader makes the suffix long.
+    """
+    servers = rng.choice((3, 5, 5))
+    limits = replace(
+        _limits(rng, quick=True),
+        uncommitted_entries_max=200,
+        leader_return_ms=20,
+        append_bytes_max=rng.choice((150, EngineLimits().append_bytes_max)),
+    )
+    return replace(
+        plan,
+        servers=servers,
+        groups=rng.choice((1, 2, 3)),
+        limits=limits,
+        delay=(100_000, 300_000),
+        sync=rng.choice(((200_000, 600_000), (1 * MS, 30 * MS))),
+        clock_offsets=_offsets(rng, servers),
+        clients=rng.choice((1, 2, 3)),
+        think=(1 * MS, 10 * MS),
+        patience=rng.choice((20, 100)) * MS,
+        duration=3 * SECOND,
+    )
+
+
+def _dramas(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Iterator[Fault]:
+    """One after the other, each with time for its elections."""
+    weights = {kind: weight for kind, weight in DRAMAS.items() if kind in allowed}
+    election = plan.limits.election_timeout_ms_max * MS
+    at, number = rng.randint(1, 2 * election), 0
+    while weights and at < plan.duration:
+        number += 1
+        [kind] = rng.choices(list(weights), list(weights.values()))
+        duration = rng.choice((2, 4, 6)) * election
+        on = rng.choice(sorted(MOMENTS)) if kind in AT_MOMENTS and rng.random() < 0.7 else ""
+        yield Fault(number, kind, at, duration, rng.getrandbits(32), on, rng.choice((1, 2, 8)))
+        at += rng.randint(1, duration if not on else election)
 
 
 def _late(rng: random.Random, plan: Plan, kinds: list[str]) -> Iterator[Fault]:

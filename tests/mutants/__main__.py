@@ -32,16 +32,24 @@ def main() -> int:
         parser.error(f"no such mutant: {', '.join(unknown)}; there are {', '.join(known)}")
     names = options.names or [name for name in known if not (options.missing and name in hunt.load())]
     alive = 0
+    kills = hunt.load()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        hunts = [pool.submit(hunt.by_name, name, options.seconds, again=not options.stale) for name in names]
-        for name, kill in (done.result() for done in as_completed(hunts)):
-            kills = hunt.load()
+        hunts = {
+            pool.submit(hunt.by_name, name, options.seconds, kills.get(name) if options.stale else None): name
+            for name in names
+        }
+        for done in as_completed(hunts):
+            name, kill, said = hunts[done], None, "alive"
+            try:
+                kill = done.result()
+            except Exception as error:  # noqa: BLE001  # of this hunt; the others go on
+                said = f"not hunted to the end: {error!r}"
             kills.pop(name, None)
             if kill is not None:
                 kills[name] = kill
+                said = f"seed {kill.seed}, {kill.cpu_seconds} s: {kill.property}"
             hunt.save(kills)
             alive += kill is None
-            said = "alive" if kill is None else f"seed {kill.seed}, {kill.cpu_seconds} s: {kill.property}"
             print(f"{name:42} {said}", flush=True)
     print(f"{len(names) - alive} of {len(names)} caught")
     return 1 if alive else 0

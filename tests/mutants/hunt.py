@@ -54,13 +54,12 @@ def hunt(mutant: Mutant, *, first: int = 1, cpu_seconds_max: float = CPU_SECONDS
     return None
 
 
-def by_name(name: str, cpu_seconds_max: float, *, again: bool) -> tuple[str, Kill | None]:
-    """A hunt in a process of its own; not `again`: unless the seed on record still catches it."""
+def by_name(name: str, cpu_seconds_max: float, known: Kill | None = None) -> Kill | None:
+    """A hunt in a process of its own, unless the seed that is `known` still catches it."""
     [mutant] = [one for one in MUTANTS if one.name == name]
-    known = load().get(name)
-    if not again and known is not None and (found := attempt(mutant, known.seed)):
-        return name, Kill(known.seed, known.cpu_seconds, *found)
-    return name, hunt(mutant, cpu_seconds_max=cpu_seconds_max)
+    if known is not None and (found := attempt(mutant, known.seed)):
+        return Kill(known.seed, known.cpu_seconds, *found)
+    return hunt(mutant, cpu_seconds_max=cpu_seconds_max)
 
 
 def load() -> dict[str, Kill]:

@@ -139,7 +139,7 @@ class _Seesaw:
         self._absent = self._some[1:] if rng.random() < 0.5 else []
         self._groups = _led(world, leader)
         self._first_told: list[Sent] = []
-        self._suffix = rng.choice((1, 2, 5))
+        self._suffix = rng.choice((1, 4, 10))
         self._haste_ms = rng.choice((2, 10, 60))
         self._ends: list[End] = []
         self._over = False
@@ -191,14 +191,15 @@ class _Seesaw:
         return any(r.log.last_index >= r.commit_index + self._suffix for r in logs)
 
     def _back(self) -> None:
-        if self._rng.random() < 0.5:
+        if self._rng.random() < 0.8:
             self._first_told = self._world.mail.past(self._leader)
         self._mend()
         self._part(self._absent)
         self._once(lambda: not _led(self._world, self._leader) & self._groups, self._turn_over)
 
     def _turn_over(self) -> None:
-        self._part(sorted(self._successors())[: self._few - len(self._absent)])
+        if self._rng.random() < 0.5:  # else it leads again because that is where the group belongs
+            self._part(sorted(self._successors())[: self._few - len(self._absent)])
         if self._first_told:
             self._once(lambda: bool(_led(self._world, self._leader) & self._groups), self._tell)
 
