@@ -282,7 +282,7 @@ async def _introduce(
     except RemoteError as error:
         raise HandshakeRefused(f"{where} does not speak this protocol: {error}") from error
     except LOST as error:
-        raise Unreachable(f"{where} does not answer: {reason(error)}") from error
+        raise Unreachable(f"{where} does not answer: {_reason(error)}") from error
     if isinstance(answer, Refusal):
         raise HandshakeRefused(f"{where} refused us: {answer.reason}")
     if answer.protocol_version != PROTOCOL_VERSION or answer.nonce != nonce:
@@ -293,6 +293,15 @@ async def _introduce(
     if cluster not in {ANY_CLUSTER, answer.cluster_id}:
         raise HandshakeRefused(f"{where} is of cluster {answer.cluster_id!r}; wanted is {cluster!r}")
     return answer
+
+
+def _reason(error: BaseException) -> str:
+    """Why a handshake broke. OpenSSL is obscure about a server that hung up, and about one without TLS."""
+    if isinstance(error.__cause__, ssl.SSLEOFError):
+        return "it closed the connection in the middle of TLS; does it take our certificate?"
+    if isinstance(error.__cause__, ssl.SSLError) and error.__cause__.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS"
+    return reason(error)
 
 
 def raise_inner(group: BaseExceptionGroup[BaseException]) -> NoReturn:

@@ -140,6 +140,9 @@ class TransportLimits:
 class ClientLimits:
     """Bounds of the listener for clients and administration. Times are milliseconds, sizes bytes."""
 
+    tls: bool = False
+    """Speak TLS 1.3 with clients, with the certificate in `[tls]`, and demand one of them."""
+
     connections_max: int = 1024
     """Connections at once; more are closed at once, with a reason. Each costs a task and a read buffer."""
 

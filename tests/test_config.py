@@ -188,14 +188,27 @@ def test_no_server_listens_beyond_loopback_without_tls(address: str) -> None:
 
 
 def test_certificates_between_servers_do_not_open_the_clients_door() -> None:
-    """Clients show no certificate, so their listener stays on loopback unless told otherwise."""
+    """Without `clients.tls` their listener stays on loopback unless told otherwise."""
     tls = TlsConfig(Path("a"), Path("b"), Path("c"))
     with pytest.raises(
-        ConfigError, match="client_listen: '0.0.0.0:7101' is open beyond .*allowed: a loopback"
+        ConfigError, match="client_listen: '0.0.0.0:7101' is open beyond .*allowed: clients.tls, a loopback"
     ):
         make(client_listen="0.0.0.0:7101", tls=tls)
     make(client_listen="0.0.0.0:7101", tls=tls, insecure_listen=True)
+    make(client_listen="0.0.0.0:7101", tls=tls, clients=ClientLimits(tls=True))
     make(client_listen="[::1]:7101")
+
+
+def test_tls_for_clients_wants_certificates_and_an_authority_for_them_wants_tls() -> None:
+    """A door that is thought closed must be."""
+    with pytest.raises(ConfigError, match=r"clients.tls: true is not allowed without \[tls\]; allowed: both"):
+        make(clients=ClientLimits(tls=True))
+    tls = TlsConfig(Path("a"), Path("b"), Path("c"), Path("d"))
+    with pytest.raises(
+        ConfigError, match="tls.client_ca_file: 'd' is not allowed while .*clients.tls = true"
+    ):
+        make(tls=tls)
+    make(tls=tls, clients=ClientLimits(tls=True))
 
 
 # -- relations -------------------------------------------------------------------------------------
@@ -247,8 +260,9 @@ def test_pairs_follow_from_names() -> None:
 
 @pytest.mark.parametrize("limits", [EngineLimits, TransportLimits, ClientLimits])
 def test_every_limit_has_a_unit_and_so_a_range(limits: type) -> None:
-    """A limit whose name ends in no unit would be checked by nobody."""
-    assert [item.name for item in fields(limits) if unit_range(item.name) is None] == []
+    """A limit whose name ends in no unit would be checked by nobody; a choice has no range."""
+    numbers = [item.name for item in fields(limits) if not isinstance(item.default, bool)]
+    assert [name for name in numbers if unit_range(name) is None] == []
 
 
 # -- the clock -------------------------------------------------------------------------------------

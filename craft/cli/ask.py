@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from craft import client
-from craft.cli.common import EXIT_OK, Commands, add_command, json_of, text_of
+from craft.cli.common import EXIT_OK, Commands, add_command, add_tls, json_of, text_of, tls_of
 from craft.errors import Unknown, Unreachable
 
 PROPOSE = """\
@@ -69,7 +69,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="how long to wait (default: 10)"
     )
-    command.set_defaults(usage_error=command.error)
+    add_tls(command)
 
 
 def _seconds(text: str) -> float:
@@ -111,8 +111,9 @@ def _run_read(options: argparse.Namespace) -> int:
 
 
 async def _ask(options: argparse.Namespace, operation: str, argument: Any) -> Any:
+    tls = tls_of(options)
     with trio.move_on_after(options.timeout):
-        async with client.connect(options.address) as connection:
+        async with client.connect(options.address, ssl_context=tls) as connection:
             return await getattr(connection, operation)(argument)
     error = Unknown if operation == "propose" else Unreachable
     raise error(f"no answer from {options.address} within {options.timeout:g} s")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
+from pathlib import Path
 from typing import Any, TypeAlias
+
+from craft.transport.tcp.tls import connecting_context
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNKNOWN = 0, 1, 2, 3
 
@@ -39,6 +43,23 @@ def add_command(
         epilog=f"{epilog}\n{EXIT_CODES}",
         formatter_class=Formatter,
     )
+
+
+def add_tls(command: argparse.ArgumentParser) -> None:
+    """How to speak TLS with servers that have `clients.tls`."""
+    command.add_argument("--ca", type=Path, metavar="FILE", help="speak TLS, with servers of this authority")
+    command.add_argument("--cert", type=Path, metavar="FILE", help="our certificate for that (PEM)")
+    command.add_argument("--key", type=Path, metavar="FILE", help="its private key, unencrypted")
+    command.set_defaults(usage_error=command.error)
+
+
+def tls_of(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """What the options say; None: plain TCP. Raises ConfigError where a file cannot be used."""
+    if (options.cert is None) != (options.key is None) or (options.cert is not None and options.ca is None):
+        options.usage_error("TLS: allowed: --ca alone, or --ca, --cert and --key together")
+    if options.ca is None:
+        return None
+    return connecting_context(None if options.cert is None else (options.cert, options.key), options.ca)
 
 
 def alone(error: BaseException) -> BaseException:

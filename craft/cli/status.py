@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ssl
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ import trio
 
 from craft import client
 from craft.cli.clocks import ahead, clocks, row
-from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, json_of
+from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, add_tls, json_of, tls_of
 from craft.clock.verdict import duration
 from craft.config import Config
 from craft.errors import ConfigError, CraftError, Unreachable
+from craft.transport.tcp.tls import connecting_context
 
 DESCRIPTION = """\
 One block a server. Per group: the leader (* is this server), the term, the five
@@ -71,29 +73,40 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--json", action="store_true", help="one line of JSON: what each address answers")
     command.add_argument("-w", "--watch", action="store_true", help="again every second, until Ctrl-C")
-    command.set_defaults(run=_run, usage_error=command.error)
+    add_tls(command)
+    command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     addresses = list(options.addresses)
+    tls = tls_of(options)
     if options.config is not None:
-        addresses.append(_address_of(options.config))
+        config = Config.load(options.config)
+        addresses.append(_address_of(options.config, config))
+        tls = tls or _tls_of_server(config)
     if not addresses:
         options.usage_error("whom to ask? allowed: addresses (host:port), or --config FILE")
-    code: int = trio.run(_show, addresses, options)
+    code: int = trio.run(_show, addresses, options, tls)
     return code
 
 
-def _address_of(file: Path) -> str:
-    address = Config.load(file).client_listen_address
+def _tls_of_server(config: Config) -> ssl.SSLContext | None:
+    """A server's own certificate is good for asking."""
+    if config.tls is None or not config.clients.tls:
+        return None
+    return connecting_context((config.tls.cert_file, config.tls.key_file), config.tls.ca_file)
+
+
+def _address_of(file: Path, config: Config) -> str:
+    address = config.client_listen_address
     if address is None or address.port == 0:
         raise ConfigError(f"{file}: client_listen: names no port to ask; allowed: give the address instead")
     return str(address)
 
 
-async def _show(addresses: Sequence[str], options: argparse.Namespace) -> int:
+async def _show(addresses: Sequence[str], options: argparse.Namespace, tls: ssl.SSLContext | None) -> int:
     while True:
-        answers = await ask_all(addresses)
+        answers = await ask_all(addresses, tls)
         text = json_of(answers) if options.json else table(answers)
         clear = CLEAR if options.watch and not options.json and sys.stdout.isatty() else ""
         print(clear + text, flush=True)
@@ -102,13 +115,13 @@ async def _show(addresses: Sequence[str], options: argparse.Namespace) -> int:
         await trio.sleep(1)
 
 
-async def ask_all(addresses: Sequence[str]) -> dict[str, Status]:
+async def ask_all(addresses: Sequence[str], tls: ssl.SSLContext | None = None) -> dict[str, Status]:
     """What each address answers, or `{"error": …}`, in the order given."""
     answers: dict[str, Status] = {address: {} for address in addresses}
 
     async def ask(address: str) -> None:
         try:
-            answers[address] = await _ask(address)
+            answers[address] = await _ask(address, tls)
         except CraftError as error:
             answers[address] = {"error": str(error)}
 
@@ -118,9 +131,9 @@ async def ask_all(addresses: Sequence[str]) -> dict[str, Status]:
     return answers
 
 
-async def _ask(address: str) -> Status:
+async def _ask(address: str, tls: ssl.SSLContext | None) -> Status:
     with trio.move_on_after(TIMEOUT_S):
-        async with client.connect(address) as connection:
+        async with client.connect(address, ssl_context=tls) as connection:
             return await connection.status()
     raise Unreachable(f"{address} does not answer within {TIMEOUT_S:g} s")
 

@@ -48,6 +48,10 @@ class TlsConfig:
     ca_file: Path
     """Who may sign the others' certificates: an authority of this cluster, never a public one."""
 
+    client_ca_file: Path | None = None
+    """Who may sign clients' certificates, for `clients.tls`. Without it: `ca_file`, and then whoever has a
+    client's certificate could pose as a server."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -89,7 +93,8 @@ class Config:
     """How long a graceful stop waits for its groups to be taken over and for calls to be answered."""
 
     tls: TlsConfig | None = None
-    """Certificates for connections between servers. Without it: plain TCP, on loopback only."""
+    """Certificates, for connections between servers and for `clients.tls`. Without it: plain TCP, on loopback
+    only."""
 
     clock: ClockConfig = field(default_factory=ClockConfig)
     """Where this server's time comes from, and how good the clocks are."""
@@ -101,7 +106,7 @@ class Config:
     """Bounds of the connections between servers. The same on all servers."""
 
     clients: ClientLimits = field(default_factory=ClientLimits)
-    """Bounds of the listener for clients."""
+    """The listener for clients: TLS, and bounds."""
 
     def __post_init__(self) -> None:
         """Check at once: an invalid Config never exists."""
@@ -204,18 +209,21 @@ def _check_own_addresses(config: Config) -> None:
 
 
 def _check_doors(config: Config) -> None:
-    """No door stands open by accident.
-
-    The clients' listener speaks plain TCP: the servers' certificates do not close that one.
-    """
-    doors = {"listen": (config.listen_address, config.tls is not None)}
+    """No door stands open by accident, and none is thought closed that is not."""
+    if config.clients.tls and config.tls is None:
+        raise ConfigError("clients.tls: true is not allowed without [tls]; allowed: both, or false")
+    if config.tls is not None and config.tls.client_ca_file is not None and not config.clients.tls:
+        raise ConfigError(
+            f"tls.client_ca_file: '{config.tls.client_ca_file}' is not allowed while clients speak plain TCP;"
+            " allowed: with clients.tls = true"
+        )
+    doors = {"listen": (config.listen_address, config.tls is not None, "tls")}
     if config.client_listen_address is not None:
-        doors["client_listen"] = (config.client_listen_address, False)
-    for key, (address, closed) in doors.items():
+        doors["client_listen"] = (config.client_listen_address, config.clients.tls, "clients.tls")
+    for key, (address, closed, tls) in doors.items():
         if not (address.loopback or closed or config.insecure_listen):
-            tls = "tls, " if key == "listen" else ""
             raise ConfigError(
-                f"{key}: '{address}' is open beyond this machine, for anyone to write; allowed: {tls}"
+                f"{key}: '{address}' is open beyond this machine, for anyone to write; allowed: {tls}, "
                 "a loopback address, or insecure_listen = true in a closed network"
             )
 

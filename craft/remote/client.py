@@ -334,7 +334,7 @@ async def connect(
 
     `cluster` refuses servers of any other cluster. The client's session ends `session_ttl_ms` of the merged
     log's time after its last sign of life, which it gives by itself. With `ssl_context` connections speak TLS
-    (to whatever speaks TLS before the servers). Raises ConfigError, and Unreachable or HandshakeRefused where
+    (to servers with `clients.tls`). Raises ConfigError, and Unreachable or HandshakeRefused where
     no server can be talked to.
     """
     limits = limits or RemoteLimits()

@@ -10,14 +10,17 @@ Invariants
 - One task writes to a stream. Replies go out in the order in which they are ready.
 - A connection that ends takes its waiting requests along: what it proposed may still take effect, and nobody
   is left to be told.
+- With `clients.tls` nothing is said to anybody before TLS stands and the client's certificate is good, but to
+  one that speaks plain TCP that this is wrong.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
@@ -27,6 +30,7 @@ from craft.logs import RateLimited, event
 from craft.server.listener_requests import FAILED, Request, answer, decode_request, reply
 from craft.server.listener_sessions import ALL_OPERATIONS
 from craft.transport.tcp.common import LOST, read_handshake, reason, tune
+from craft.transport.tcp.tls import listening_context
 from craft.wire import (
     MAGIC,
     PROTOCOL_VERSION,
@@ -47,6 +51,11 @@ ANY_CLUSTER = "*"
 RECEIVE_BYTES = 64 * 1024
 """One read of a client's socket."""
 
+TLS_RECORD = b"\x16"
+"""How TLS begins. A client's Hello begins with its length, which is too small for that."""
+
+Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
+
 log = logging.getLogger("craft.server.listener")
 
 
@@ -54,8 +63,10 @@ class Listener:
     """Listens where the configuration says; `run` lives in the server's nursery."""
 
     def __init__(self, server: Server[Any], config: Config) -> None:
+        """Raises ConfigError where the files for TLS cannot be used."""
         self._server = server
         self._config = config
+        self._tls = tls_for_clients(config)
         self._handshakes = 0
         self._connections = 0
         self._complaints = RateLimited(
@@ -100,20 +111,21 @@ class Listener:
             ) from error
         for listener in listeners:
             host = str(listener.socket.getsockname()[0])
-            if not (Address(host, 0).loopback or self._config.insecure_listen):
+            if not (Address(host, 0).loopback or self._tls or self._config.insecure_listen):
                 raise ConfigError(
-                    f"client_listen: '{address}' is {host}, open beyond this machine; allowed:"
+                    f"client_listen: '{address}' is {host}, open beyond this machine; allowed: clients.tls,"
                     " a loopback address, or insecure_listen = true in a closed network"
                 )
         return listeners
 
     # -- one connection ---------------------------------------------------------------------------
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, socket: trio.SocketStream) -> None:
         """One connection, from its first byte to its last; whatever arrives, it raises nothing."""
         try:
-            tune(stream, self._config.transport)
-            if not await self._greet(stream):
+            tune(socket, self._config.transport)
+            stream = await self._greet(socket)
+            if stream is None:
                 return
             with self._counted():
                 await _Connection(self._server, self, stream).run()
@@ -131,25 +143,51 @@ class Listener:
         finally:
             self._connections -= 1
 
-    async def _greet(self, stream: trio.SocketStream) -> bool:
-        """The handshake, within its time, and only so many at once. Was the client let in?"""
+    async def _greet(self, socket: trio.SocketStream) -> Stream | None:
+        """The handshake, within its time, and only so many at once; nothing where they are too many."""
         limits = self._config.transport
         if self._handshakes >= limits.handshakes_max:
             self._complaints.event(
                 "full", logging.WARNING, "too many handshakes", handshakes=self._handshakes
             )
-            return False
+            return None
         self._handshakes += 1
         try:
             with trio.fail_after(limits.handshake_timeout_ms / 1000):
+                stream = await self._secure(socket)
                 await self._answer(stream)
-                return True
+                return stream
         except trio.TooSlowError:
             raise HandshakeRefused(f"no handshake within {limits.handshake_timeout_ms} ms") from None
         finally:
             self._handshakes -= 1
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _secure(self, socket: trio.SocketStream) -> Stream:
+        """TLS, where it is spoken here. Who speaks the other of the two is told so, as far as that goes."""
+        first = await socket.socket.recv(1, trio.socket.MSG_PEEK)
+        if not first:
+            raise trio.BrokenResourceError("the connection was closed before the handshake")
+        if (first == TLS_RECORD) != (self._tls is not None):
+            here, theirs = ("plain TCP", "TLS") if self._tls is None else ("TLS", "plain TCP")
+            refused = f"this address speaks {here}, and was spoken to in {theirs}"
+            with contextlib.suppress(*LOST):
+                await socket.send_all(encode_answer(Refusal(refused)))
+                await _let_it_read(socket)
+            raise HandshakeRefused(refused)
+        if self._tls is None:
+            return socket
+        stream = trio.SSLStream(socket, self._tls, server_side=True, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            if not isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLEOFError):
+                raise  # it went away
+            with contextlib.suppress(*LOST):
+                await _let_it_read(socket)
+            raise HandshakeRefused(f"no TLS with it: {reason(error)}") from error
+        return stream
+
+    async def _answer(self, stream: Stream) -> None:
         """Read the Hello and answer it; raise what was wrong with it after having told the client."""
         try:
             hello = decode_hello(await read_handshake(stream))
@@ -189,7 +227,7 @@ class Listener:
 class _Connection:
     """One client: reads its requests, lets each be answered in a task, and writes the replies."""
 
-    def __init__(self, server: Server[Any], listener: Listener, stream: trio.SocketStream) -> None:
+    def __init__(self, server: Server[Any], listener: Listener, stream: Stream) -> None:
         self._server = server
         self._listener = listener
         self._stream = stream
@@ -263,9 +301,26 @@ class _Connection:
             await _let_it_read(self._stream)
 
 
-async def _let_it_read(stream: trio.SocketStream) -> None:
-    """End our direction and take what still arrives, for a moment: closing at once would discard it."""
-    await stream.send_eof()
+async def _let_it_read(stream: Stream) -> None:
+    """End our direction and take what still arrives, for a moment: closing at once would discard it.
+
+    Below TLS, which knows no end of one direction: what is taken here nobody looks at.
+    """
+    socket = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    await socket.send_eof()
     with trio.move_on_after(1):
-        while await stream.receive_some(RECEIVE_BYTES):
+        while await socket.receive_some(RECEIVE_BYTES):
             pass
+
+
+def tls_for_clients(config: Config) -> ssl.SSLContext | None:
+    """What the listener speaks, if it is TLS. Raises ConfigError where a file cannot be used.
+
+    Servers' certificates are good here too: `craft status --config` has no other.
+    """
+    if not config.clients.tls:
+        return None
+    tls = config.tls
+    assert tls is not None  # `Config` has checked that
+    clients = [] if tls.client_ca_file is None else [tls.client_ca_file]
+    return listening_context((tls.cert_file, tls.key_file), tls.ca_file, *clients)

@@ -59,11 +59,12 @@ async def open_server(
             recovered=recovered,
             transport=transport,
         )
+        listener = None if config.client_listen_address is None else Listener(server, config)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
-                if config.client_listen_address is not None:
-                    await nursery.start(Listener(server, config).run)
+                if listener is not None:
+                    await nursery.start(listener.run)
                 yield server
                 await server.close()
                 nursery.cancel_scope.cancel()

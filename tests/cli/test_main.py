@@ -50,6 +50,8 @@ def test_help_fits_a_terminal_and_tells_exit_codes(
         (["propose", "127.0.0.1:1"], "required: COMMAND"),
         (["propose", "127.0.0.1:1", "--hex", "0g"], "--hex: non-hexadecimal number"),
         (["read", "127.0.0.1:1", "a", "--timeout", "-1"], "'-1' is not allowed; allowed: seconds"),
+        (["read", "127.0.0.1:1", "a", "--cert", "x", "--key", "y"], "TLS: allowed: --ca alone, or --ca,"),
+        (["propose", "127.0.0.1:1", "a", "--ca", "x", "--key", "y"], "--ca, --cert and --key together"),
         (["demo", "--servers", "99"], "'99' is not allowed; allowed: 1 to 9"),
         (["demo", "--seconds", "soon"], "'soon' is not allowed; allowed: 1 to 3600"),
     ],

@@ -13,6 +13,7 @@ import pytest
 
 from craft.cli.demo.cluster import free_ports
 from tests.cli.running import BANK, craft, start
+from tests.server.certificates import Authority
 
 pytestmark = pytest.mark.system
 
@@ -82,6 +83,31 @@ def test_a_server_takes_commands_and_stops_gracefully(
         again.send_signal(signal.SIGINT)
         again.communicate()
     assert again.returncode == 0
+
+
+def test_with_tls_every_command_takes_certificates(directory: Path) -> None:
+    """`status --config` uses the server's own; without any nobody is served, and told why."""
+    authority = Authority(directory, "bank")
+    tls = authority.server()
+    (port,) = free_ports(1)
+    file = directory / "server.toml"
+    text = file.read_text(encoding="utf-8").replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    files = f'cert_file = "{tls.cert_file}"\nkey_file = "{tls.key_file}"\nca_file = "{tls.ca_file}"\n'
+    file.write_text(f"{text}[tls]\n{files}[clients]\ntls = true\n", encoding="utf-8")
+    cert_file, key_file = authority.issue("ann")
+    ours = ("--ca", str(tls.ca_file), "--cert", str(cert_file), "--key", str(key_file))
+    with start("serve", "-c", "server.toml", "-m", "bank:Accounts", directory=directory) as process:
+        try:
+            address = _wait_ready(process)
+            assert craft("propose", address, *ours, "ann 5", directory=directory).stdout == "5\n"
+            assert craft("read", address, *ours, "ann", directory=directory).stdout == "5\n"
+            asked = craft("status", "--config", "server.toml", directory=directory)
+            assert "cluster bank  ready" in asked.stdout and asked.returncode == 0
+            assert "cluster bank  ready" in craft("status", address, *ours, directory=directory).stdout
+            plain = craft("propose", address, "ann 5", directory=directory)
+            assert plain.returncode == 1 and "this address speaks TLS" in plain.stderr
+        finally:
+            process.kill()
 
 
 def test_a_second_server_on_the_same_directory_is_refused(

@@ -67,7 +67,7 @@ async def one_server(
 class RawClient:
     """Sends bytes, takes replies."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream]) -> None:
         self.stream = stream
         self._decoder = Decoder(2**24)
 
