@@ -162,6 +162,9 @@ class ClientLimits:
     """A request without an answer for this long is answered Unknown: it may or may not take effect."""
 
 
+ADDRESS_CHARS_MAX = 262
+"""An address as people write it, in a handshake: the longest name that DNS knows, brackets and a port."""
+
 # -- sessions of remote clients --------------------------------------------------------------------
 # What is judged in the merged log must be judged alike on every server: constants, never configuration.
 
@@ -216,6 +219,12 @@ class RemoteLimits:
 
     close_timeout_ms: int = 1000
     """How long leaving takes at most to close the session; else the session ends by its time to live."""
+
+    servers_max: int = 64
+    """Servers' addresses learned from servers, beside those that were given: as many as a cluster has."""
+
+    servers_interval_ms: int = 60_000
+    """How often the server that we stay connected to is asked for the others' addresses again."""
 
     calls_max: int = 100_000
     """Calls of `craft.blocking` that are not answered; beyond it they are refused as Overloaded."""

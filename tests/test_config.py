@@ -173,6 +173,23 @@ def test_addresses_are_written_as_they_are_read() -> None:
         assert str(parse_address("listen", text)) == text
 
 
+def test_clients_are_told_an_address_that_they_can_connect_to() -> None:
+    """The one that is listened on, or another one; none where it stands for all of them, or for any port."""
+    assert make().client_address is None
+    assert make(client_listen="localhost:8001").client_address == Address("localhost", 8001)
+    assert make(client_listen="localhost:0").client_address is None
+    assert make(client_listen="0.0.0.0:8001", insecure_listen=True).client_address is None
+    behind = make(client_listen="localhost:0", client_advertise="a.example:80")
+    assert behind.client_address == Address("a.example", 80)
+    for address in ("0.0.0.0:1", "[::]:1", "a" * 261 + ":1", "a\u200b:1"):
+        with pytest.raises(ConfigError, match="client_advertise: .* is no address to tell clients; allowed"):
+            make(client_listen="localhost:0", client_advertise=address)
+    with pytest.raises(ConfigError, match="client_advertise: 'a:1' is not allowed without client_listen"):
+        make(client_advertise="a:1")
+    with pytest.raises(ConfigError, match="client_listen: .* is no address to tell clients"):
+        make(client_listen="a" * 261 + ":1", insecure_listen=True)
+
+
 # -- doors -----------------------------------------------------------------------------------------
 
 

@@ -408,7 +408,8 @@ def test_only_heartbeats_and_bare_headers_are_urgent() -> None:
 
 def test_the_handshake_round_trips() -> None:
     """Hello, Welcome and Refusal arrive as they were said."""
-    assert decode_hello(payloads(encode_hello(HELLO))[0]) == HELLO
+    for hello in (HELLO, HELLO._replace(client_address="a.example:8001")):
+        assert decode_hello(payloads(encode_hello(hello))[0]) == hello
     for answer in (WELCOME, Refusal("no")):
         assert decode_answer(payloads(encode_answer(answer))[0]) == answer
 
@@ -435,6 +436,9 @@ def test_a_client_needs_no_identity() -> None:
         ),
         ({"groups": 5000}, "Hello.groups is 5000; allowed is 0 … 4096 groups"),
         ({"nonce": b"n"}, "Hello.nonce is b'n'; allowed is 16 bytes"),
+        ({"client_address": "a\n:1"}, "Hello.client_address is 'a\\n:1'; allowed is 1 to 262 printable"),
+        ({"client_address": "a" * 263}, "Hello.client_address is"),
+        ({"client_address": b"a:1"}, "Hello.client_address is b'a:1'; allowed is"),
     ],
 )
 def test_a_wrong_hello_is_named(changed: dict[str, Any], expected: str) -> None:

@@ -20,7 +20,7 @@ from craft.config.addresses import Address, parse_address
 from craft.config.checks import Relation, check_ranges, check_types
 from craft.config.clocks import ClockConfig, check_clock
 from craft.errors import ConfigError
-from craft.limits import KIB, ClientLimits, EngineLimits, TransportLimits
+from craft.limits import ADDRESS_CHARS_MAX, KIB, ClientLimits, EngineLimits, TransportLimits
 from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
 
 __all__ = ["RELATIONS", "SERVERS_MAX", "Address", "ClockConfig", "Config", "TlsConfig", "parse_address"]
@@ -83,6 +83,10 @@ class Config:
     client_listen: str | None = None
     """Where to listen for clients and `craft status`; port 0 takes any free one. Without it: nowhere."""
 
+    client_advertise: str | None = None
+    """Where clients are told to reach this server, if that is another address: behind NAT, or where
+    `client_listen` is `0.0.0.0`. Without it: `client_listen`, where it names an address and a port."""
+
     insecure_listen: bool = False
     """Listen beyond loopback without TLS: whoever reaches the port can write. For closed networks only."""
 
@@ -136,6 +140,14 @@ class Config:
             return None
         return parse_address("client_listen", self.client_listen, any_port=True)
 
+    @property
+    def client_address(self) -> Address | None:
+        """Where clients are told to reach this server; None: they are not told."""
+        if self.client_advertise is not None:
+            return parse_address("client_advertise", self.client_advertise)
+        address = self.client_listen_address
+        return None if address is None or address.port == 0 or address.everywhere else address
+
     def check(self) -> None:
         """Raise ConfigError for the first value that is wrong by itself or in relation to another."""
         check_types(self)
@@ -143,6 +155,7 @@ class Config:
         _check_cluster(self)
         _check_own_addresses(self)
         _check_doors(self)
+        _check_advertised(self)
         check_clock(self.clock)
         for relation in RELATIONS:
             relation.check(self)
@@ -226,6 +239,25 @@ def _check_doors(config: Config) -> None:
                 f"{key}: '{address}' is open beyond this machine, for anyone to write; allowed: {tls}, "
                 "a loopback address, or insecure_listen = true in a closed network"
             )
+
+
+def _check_advertised(config: Config) -> None:
+    """Clients are told an address that can be connected to, and that fits in a handshake."""
+    address = config.client_address
+    if config.client_advertise is not None and config.client_listen is None:
+        raise ConfigError(
+            f"client_advertise: '{config.client_advertise}' is not allowed without client_listen;"
+            " allowed: both, or none"
+        )
+    if address is None:
+        return
+    text = str(address)
+    if address.everywhere or len(text) > ADDRESS_CHARS_MAX or not text.isprintable():
+        key = "client_listen" if config.client_advertise is None else "client_advertise"
+        raise ConfigError(
+            f"{key}: {text!r} is no address to tell clients; allowed: one that they can connect to, of at"
+            f" most {ADDRESS_CHARS_MAX} printable characters"
+        )
 
 
 FRAME_ROOM_BYTES = 64 * KIB

@@ -30,6 +30,14 @@ class Address(NamedTuple):
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def everywhere(self) -> bool:
+        """Does it stand for all addresses of a machine? One can listen there, and not connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
 
 def parse_address(key: str, text: str, *, any_port: bool = False) -> Address:
     """`host:port` or `[v6]:port`, port 0 only with `any_port`. Raises ConfigError, which names `key`."""

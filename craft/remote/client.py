@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ import trio
 from craft import client as connection
 from craft.client import Client as Link
 from craft.client_sessions import SESSION_ID_BYTES
-from craft.config import parse_address
+from craft.config import Address, parse_address
 from craft.errors import (
     CommandTooLarge,
     ConfigError,
@@ -48,7 +48,8 @@ from craft.limits import (
     RemoteLimits,
     TransportLimits,
 )
-from craft.remote.links import Links
+from craft.remote.discovery import discover
+from craft.remote.links import Links, Opener
 from craft.remote.sessions import Session
 from craft.server.calls import COMMAND_OVERHEAD_BYTES
 from craft.server.listener import ANY_CLUSTER
@@ -325,6 +326,7 @@ async def connect(
     addresses: Sequence[str] | str,
     *,
     cluster: str = ANY_CLUSTER,
+    learn: bool = True,
     session_ttl_ms: int = CLIENT_SESSION_TTL_MS,
     ssl_context: ssl.SSLContext | None = None,
     limits: RemoteLimits | None = None,
@@ -332,10 +334,11 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to a cluster by its servers' `client_listen` addresses; one that is reachable will do.
 
-    `cluster` refuses servers of any other cluster. The client's session ends `session_ttl_ms` of the merged
-    log's time after its last sign of life, which it gives by itself. With `ssl_context` connections speak TLS
-    (to servers with `clients.tls`). Raises ConfigError, and Unreachable or HandshakeRefused where
-    no server can be talked to.
+    `cluster` refuses servers of any other cluster; without it, of any other than the first one's. With
+    `learn` servers are asked where clients reach the others, so that one address is enough. The client's
+    session ends `session_ttl_ms` of the merged log's time after its last sign of life, which it gives by
+    itself. With `ssl_context` connections speak TLS (to servers with `clients.tls`). Raises ConfigError, and
+    Unreachable or HandshakeRefused where no server can be talked to.
     """
     limits = limits or RemoteLimits()
     where = [
@@ -344,18 +347,19 @@ async def connect(
     _check(len(where), session_ttl_ms, limits)
     opener = partial(
         connection.connect,
-        cluster=cluster,
         requests_max=limits.requests_max,
         limits=transport_limits,
         ssl_context=ssl_context,
     )
-    links = Links(list(dict.fromkeys(where)), lambda address: opener(str(address)), limits)
+    links = Links(list(dict.fromkeys(where)), _of_one_cluster(opener, cluster), limits)
     client = Client(links, limits, session_ttl_ms)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(links.run)
             await links.first()
             nursery.start_soon(client._keep_alive)
+            if learn:
+                nursery.start_soon(discover, links, limits)
             try:
                 yield client
                 await client._close()
@@ -364,6 +368,20 @@ async def connect(
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         connection.raise_inner(group)
+
+
+def _of_one_cluster(opener: Callable[..., AbstractAsyncContextManager[Link]], cluster: str) -> Opener:
+    """The first server's cluster is every server's: a session must never go on in another one."""
+    wanted = cluster
+
+    @asynccontextmanager
+    async def open_link(address: Address) -> AsyncIterator[Link]:
+        nonlocal wanted
+        async with opener(str(address), cluster=wanted) as link:
+            wanted = link.cluster
+            yield link
+
+    return open_link
 
 
 def _check(addresses: int, session_ttl_ms: int, limits: RemoteLimits) -> None:

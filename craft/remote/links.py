@@ -4,6 +4,8 @@ Knows addresses and connections. Must not know what is asked on them.
 
 Invariants
 - At most one connection at a time. The order of the servers is drawn once, so that clients spread over them.
+- Addresses that were given are kept for ever. Behind them come those that were learned, one a server and
+  bounded; the newest word about a server is right.
 - When every server was tried in vain there is a wait, which grows: a cluster that comes back is not trampled.
 - Whoever waits for a connection learns why there is none.
 """
@@ -11,7 +13,7 @@ Invariants
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
@@ -21,6 +23,7 @@ from craft.client import Client as Link
 from craft.config import Address
 from craft.errors import HandshakeRefused, Unreachable
 from craft.limits import RemoteLimits
+from craft.types import ServerId
 
 Opener: TypeAlias = Callable[[Address], AbstractAsyncContextManager[Link]]
 
@@ -30,7 +33,8 @@ class Links:
 
     def __init__(self, addresses: Sequence[Address], opener: Opener, limits: RemoteLimits) -> None:
         self.current: Link | None = None
-        self.addresses = random.sample(addresses, len(addresses))
+        self._given = random.sample(addresses, len(addresses))
+        self._learned: dict[ServerId, Address] = {}
         self._opener = opener
         self._limits = limits
         self._changed = trio.Event()
@@ -41,11 +45,27 @@ class Links:
         self._closed = False
         self._left: trio.CancelScope | None = None
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Whom to try, in this order."""
+        return list(dict.fromkeys([*self._given, *self._learned.values()]))
+
+    def learn(self, told: Mapping[ServerId, Address]) -> None:
+        """Servers may be reached there too."""
+        for server, address in told.items():
+            if server in self._learned or len(self._learned) < self._limits.servers_max:
+                self._learned[server] = address
+        known = set(self.addresses)
+        self._faults = {address: fault for address, fault in self._faults.items() if address in known}
+
     async def run(self) -> None:
         """Connect, and connect again, until cancelled. Raises nothing."""
         delay = self._limits.retry_delay_ms_min
         while True:
-            for address in self.addresses:
+            tried: set[Address] = set()
+            # Anew after each: while we were connected to one, others may have been learned.
+            while (address := next((one for one in self.addresses if one not in tried), None)) is not None:
+                tried.add(address)
                 if await self._use(address) * 1000 > self._limits.retry_delay_ms_max:
                     delay = self._limits.retry_delay_ms_min
             self._tried = True
@@ -93,12 +113,19 @@ class Links:
         kind = HandshakeRefused if len(refusals) == len(self._faults) > 0 else Unreachable
         raise kind(self._why())
 
+    async def connected(self) -> Link:
+        """The connection of the moment, or the next one, however long that takes."""
+        while self.current is None:
+            await self._changed.wait()
+        return self.current
+
     async def reach(self) -> Link:
         """The connection of the moment, or the next one. Raises Unreachable where none comes about."""
         with trio.move_on_after(self._limits.reach_timeout_ms / 1000):
             while self.current is None and not self._closed:
                 await self._changed.wait()
         if self._closed:
+            await trio.lowlevel.checkpoint()  # or a task that tries again could never be cancelled
             raise Unreachable("the client is closed")
         if self.current is None:
             raise Unreachable(f"no server for {self._limits.reach_timeout_ms} ms: {self._why()}")

@@ -68,7 +68,7 @@ class Server(Generic[M]):
         self.client_addresses: list[Address] = []
         self._clock = clock
         self._storage = storage
-        self._transport = transport
+        self.transport = transport
         self._applier = Applier(state_machine)
         self._engine = Engine(
             config.server_id,
@@ -289,7 +289,7 @@ class Server(Generic[M]):
         self._syncer = Syncer(self._storage.sync, self._sync_done)
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._transport.run, self._inbox)
+                await nursery.start(self.transport.run, self._inbox)
                 if isinstance(self._clock, RunningClock):
                     nursery.start_soon(self._clock.run)
                 if self.config.apply_in_thread:
@@ -362,7 +362,7 @@ class Server(Generic[M]):
                     peer=sender,
                     error=str(error),
                 )
-                self._transport.disconnect(sender, str(error))
+                self.transport.disconnect(sender, str(error))
 
     def _submit_singles(self, call: Call) -> None:
         try:
@@ -373,7 +373,7 @@ class Server(Generic[M]):
 
     def _carry_out(self, ready: Ready, now: Instant) -> None:
         for peer, frame in ready.frames.items():
-            self._transport.send(peer, frame)
+            self.transport.send(peer, frame)
         self.measures.frames_sent.value += len(ready.frames)
         if ready.write is not None:
             self._write(ready.write)

@@ -7,6 +7,7 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 - `read` `query` → what `Queryable.query` answers, linearizable.
 - `status`, `metrics` `nil` → the server's own plain values.
 - `merged` `position` → the last merged entries after that position.
+- `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
 Invariants
@@ -160,6 +161,11 @@ async def _merged(server: Server[Any], argument: Any) -> Any:
     return server.recent_merged(argument)
 
 
+async def _servers(server: Server[Any], argument: Any) -> Any:
+    _no_argument("servers", argument)
+    return [list(one) for one in server.transport.client_addresses().items()]
+
+
 def _no_argument(operation: str, argument: Any) -> None:
     if argument is not None:
         raise BadRequest(f"{operation} takes {shown(argument)}; allowed is nil")
@@ -171,6 +177,7 @@ OPERATIONS: Operations = {
     "status": _status,
     "metrics": _metrics,
     "merged": _merged,
+    "servers": _servers,
 }
 """What a client may ask without a session."""
 

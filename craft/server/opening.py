@@ -51,6 +51,8 @@ async def open_server(
     try:
         recovered = await trio.to_thread.run_sync(storage.recover, limiter=own)
         transport = transport or tcp_transport(config, storage)
+        if config.client_address is not None:
+            transport.advertise(str(config.client_address))
         server = Server(
             config,
             state_machine,

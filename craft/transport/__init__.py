@@ -56,3 +56,9 @@ class Transport(Protocol):
 
         Drop its connection to us, saying why in the log.
         """
+
+    def advertise(self, client_address: str) -> None:
+        """Tell the peers where clients reach this server, on connections made from now on."""
+
+    def client_addresses(self) -> dict[ServerId, str]:
+        """Where clients reach this server and those peers that have said so, by id in rising order."""

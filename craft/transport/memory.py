@@ -87,6 +87,14 @@ class MemoryTransport:
         event(_log, logging.WARNING, "incoming link dropped", peer=peer, reason=reason)
         self._network._disconnect((peer, self._server_id))
 
+    def advertise(self, client_address: str) -> None:
+        """Tell the peers where clients reach this server."""
+        self._network._client_addresses[self._server_id] = client_address
+
+    def client_addresses(self) -> dict[ServerId, str]:
+        """Where clients reach the servers of this network that have said so."""
+        return dict(sorted(self._network._client_addresses.items()))
+
     def _notify(self) -> None:
         self._wake.set()
 
@@ -110,6 +118,7 @@ class MemoryNetwork:
         self._cuts: set[tuple[ServerId, ServerId]] = set()  # (from, to): frames this way are lost
         self._links: dict[tuple[ServerId, ServerId], int] = {}  # (from, to) -> the run it is connected to
         self._lanes: dict[tuple[ServerId, ServerId], _Lane] = {}
+        self._client_addresses: dict[ServerId, str] = {}
 
     def transport(self, server_id: ServerId) -> MemoryTransport:
         """A fresh transport for one run of a server."""

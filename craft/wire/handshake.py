@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from craft.errors import WireError
+from craft.limits import ADDRESS_CHARS_MAX
 from craft.types import GROUPS_MAX, ServerId
 from craft.wire.fields import Check, Wrong, a_number, a_server, record_of
 from craft.wire.framing import Payload, framed, unpack
@@ -35,6 +36,7 @@ class Hello(NamedTuple):
     disk_id: str
     groups: int
     nonce: bytes
+    client_address: str = ""  # where clients reach this peer, for other clients to be told
 
 
 class Welcome(NamedTuple):
@@ -99,8 +101,24 @@ def _nonce(value: Any, _groups: int) -> bytes:
 
 
 _cluster_id = _text(TEXT_CHARS_MAX)
+_address = _text(ADDRESS_CHARS_MAX)
+
+
+def _address_or_none(value: Any, _groups: int) -> str:
+    return "" if value == "" else _address(value, GROUPS_MAX)
+
+
 _hello = record_of(
-    Hello, _magic, a_number, _role, _cluster_id, a_server, _disk_id_or_none, _group_count, _nonce
+    Hello,
+    _magic,
+    a_number,
+    _role,
+    _cluster_id,
+    a_server,
+    _disk_id_or_none,
+    _group_count,
+    _nonce,
+    _address_or_none,
 )
 _welcome = record_of(Welcome, _magic, a_number, _cluster_id, a_server, _disk_id, _group_count, _nonce)
 _refusal = record_of(Refusal, _text(REASON_CHARS_MAX))

@@ -64,7 +64,8 @@ class Servers:
         self.servers: dict[int, craft.Server[Any]] = {}
         self.addresses: dict[int, str] = {}
         self._names = {i: f"127.0.0.1:{7500 + i}" for i in range(1, count + 1)}
-        self._settings: dict[str, Any] = {"client_listen": "127.0.0.1:0", "engine": QUICK} | settings
+        defaults: dict[str, Any] = {"cluster": "test", "client_listen": "127.0.0.1:0", "engine": QUICK}
+        self._settings = defaults | settings
         self._scopes: dict[int, trio.CancelScope] = {}
         self._nursery = nursery
 
@@ -72,9 +73,7 @@ class Servers:
         return self.servers[i].state_machine
 
     async def start(self, i: int, machine: Any) -> None:
-        config = craft.Config(
-            cluster="test", server_id=i, servers=self._names, close_timeout_ms=500, **self._settings
-        )
+        config = craft.Config(server_id=i, servers=self._names, close_timeout_ms=500, **self._settings)
         self.servers[i] = await self._nursery.start(self._run, config, machine)
         self.addresses[i] = str(self.servers[i].client_addresses[0])
 
@@ -87,6 +86,10 @@ class Servers:
             ) as server:
                 task_status.started(server)
                 await trio.sleep_forever()
+
+    def advertise(self, i: int, address: str | None = None) -> None:
+        """Port 0 tells nobody where it is; this does."""
+        self.servers[i].transport.advertise(address or self.addresses[i])
 
     def kill(self, i: int) -> None:
         """It is gone at once, and its clients' connections with it."""

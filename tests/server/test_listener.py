@@ -128,6 +128,7 @@ async def test_replies_come_as_they_are_ready() -> None:
         ("read", b"wrong", "query raised ValueError: no such thing"),
         ("merged", -1, "merged takes -1; allowed is a position"),
         ("status", 5, "status takes 5; allowed is nil"),
+        ("servers", 5, "servers takes 5; allowed is nil"),
     ],
 )
 async def test_a_wrong_request_is_told_and_the_connection_goes_on(
@@ -301,6 +302,16 @@ async def test_a_name_that_cannot_be_one_is_a_configuration_error() -> None:
     with pytest.raises(craft.ConfigError, match=r"client_listen: 'a\.\.b:8001' cannot be listened on"):
         async with one_server(client_listen="a..b:8001", insecure_listen=True):
             pytest.fail("it must not start")
+
+
+async def test_whoever_asks_is_told_where_clients_reach_the_servers() -> None:
+    """Those of whom that is known here, by id; port 0 is no address to tell."""
+    async with one_server() as (server, address), raw_client(address) as client:
+        assert await client.ask(1, "servers", None) == (1, "ok", ())
+        server.transport.advertise("one.example:8001")
+        assert await client.ask(2, "servers", None) == (2, "ok", ((1, "one.example:8001"),))
+    async with one_server(client_advertise="[::1]:8001") as (_, address), raw_client(address) as client:
+        assert await client.ask(1, "servers", None) == (1, "ok", ((1, "[::1]:8001"),))
 
 
 async def test_port_zero_takes_any_free_port() -> None:

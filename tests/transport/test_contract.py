@@ -74,6 +74,19 @@ async def test_frames_arrive_as_they_were_sent(cluster: Cluster) -> None:
     assert 1000 < one.inbox.arrived[0].size < 1200
 
 
+async def test_peers_tell_each_other_where_clients_reach_them(cluster: Cluster) -> None:
+    """Whoever connects after that knows; a server that has said nothing is left out."""
+    one = await cluster.start(1)
+    one.transport.advertise("one.example:8001")
+    two = await cluster.start(2)
+    await one.inbox.until_links("up 2")
+    await two.inbox.until_links("up 1")
+    two.transport.advertise("two.example:8001")
+    one.send(2, frame_of(ReadQuery(1)))
+    await two.inbox.until(lambda inbox: inbox.arrived)
+    assert two.transport.client_addresses() == {1: "one.example:8001", 2: "two.example:8001"}
+
+
 async def test_a_large_frame_arrives_whole(cluster: Cluster) -> None:
     """A frame far larger than one read of a socket."""
     one, two = await cluster.pair()

@@ -178,7 +178,7 @@ async def test_a_wrong_hello_is_refused_with_its_reason(
         (b"GET / HTTP/1.1\r\n\r\n", "a frame claims 1195725856 bytes; allowed are 4096"),
         (b"\x00\x00\x00\x04ABCDxxxx", "checksum mismatch in a frame of 4 bytes"),
         (encode_message({"hello": 1}), "a handshake is not msgpack within its limits"),
-        (encode_message([1, 2]), "Hello is (1, 2); allowed is an array of 8"),
+        (encode_message([1, 2]), "Hello is (1, 2); allowed is an array of 9"),
         (encode_hello(HELLO) + b"x", "1 bytes follow the handshake before it is answered; allowed are none"),
     ],
     ids=["http", "checksum", "map", "array", "early"],

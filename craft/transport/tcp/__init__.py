@@ -103,6 +103,14 @@ class TcpTransport:
             raise ValueError(f"peer is {peer}; allowed are {sorted(self._ours.addresses)}")
         self._ours.addresses[peer] = address
 
+    def advertise(self, client_address: str) -> None:
+        """Tell the peers where clients reach this server, on connections made from now on."""
+        self._ours.client_addresses[self._ours.hello.server_id] = client_address
+
+    def client_addresses(self) -> dict[ServerId, str]:
+        """Where clients reach this server and those peers that have said so, by id in rising order."""
+        return dict(sorted(self._ours.client_addresses.items()))
+
     async def _open_listeners(self) -> list[trio.SocketListener]:
         host, port = self._listen[0] or None, self._listen[1]
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import trio
@@ -48,6 +48,7 @@ class Ours:
     known_disk: KnownDisk
     rng: random.Random
     complaints: RateLimited  # one warning a peer and interval, and one for all strangers
+    client_addresses: dict[ServerId, str] = field(default_factory=dict)  # ours, and those that peers told
 
     def check(self, theirs: Hello | Welcome) -> str | None:
         """Why the other end does not belong to us, or None."""
@@ -55,12 +56,28 @@ class Ours:
 
     def fresh_hello(self) -> Hello:
         """Our Hello with a nonce of its own, which ties the Welcome to this connection."""
-        return self.hello._replace(nonce=self.rng.randbytes(NONCE_BYTES))
+        client_address = self.client_addresses.get(self.hello.server_id, "")
+        return self.hello._replace(nonce=self.rng.randbytes(NONCE_BYTES), client_address=client_address)
+
+    def note_client_address(self, theirs: Hello) -> None:
+        """What a peer's newest connection says is right, also that clients do not reach it any more."""
+        if theirs.client_address:
+            self.client_addresses[theirs.server_id] = theirs.client_address
+        else:
+            self.client_addresses.pop(theirs.server_id, None)
 
     def welcome(self, nonce: bytes) -> Welcome:
         """Our answer to the Hello with this nonce."""
-        magic, version, _, cluster_id, server_id, disk_id, groups, _ = self.hello
-        return Welcome(magic, version, cluster_id, server_id, disk_id, groups, nonce)
+        ours = self.hello
+        return Welcome(
+            ours.magic,
+            ours.protocol_version,
+            ours.cluster_id,
+            ours.server_id,
+            ours.disk_id,
+            ours.groups,
+            nonce,
+        )
 
 
 def tune(stream: trio.SocketStream, limits: TransportLimits) -> None:

@@ -80,6 +80,7 @@ class Acceptor:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await stream.send_all(encode_answer(Refusal(str(error))))
             raise
+        self._ours.note_client_address(hello)
         await stream.send_all(encode_answer(self._ours.welcome(hello.nonce)))
         return hello.server_id
 
