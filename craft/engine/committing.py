@@ -15,6 +15,7 @@ Invariants
 
 from __future__ import annotations
 
+from craft.engine import proposing
 from craft.engine.state import EngineState, Pending
 from craft.ready import Ready
 from craft.sessions import decode_payload
@@ -32,10 +33,9 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
         if entry.kind is not EntryKind.COMMAND:
             continue
         for proposal in decode_payload(entry.payload):
-            if proposal.server_id == e.me and proposal.counter == e.counter:
-                pending = e.awaiting_commit.pop(proposal.request, None)
-                if pending is not None:
-                    e.committed.append((entry.timestamp, pending))
+            pending = proposing.own(e, proposal)
+            if pending is not None and e.awaiting_commit.pop(pending.request, None) is not None:
+                e.committed.append((entry.timestamp, pending))
 
 
 def turn(e: EngineState, out: Ready) -> None:

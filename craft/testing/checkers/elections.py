@@ -91,9 +91,7 @@ class LeadersAreElected(_Leaders):
 
     def leads(self, server: SimServer, r: RaftState) -> None:
         """Count the votes that were sent to it, and what its own platter says."""
-        disks = server.world.disks
-        votes = self._ledger.votes
-        voters = {i for i in disks if votes.get((disks[i].disk_id, r.group, r.term)) == server.id}
+        voters = set(self._ledger.voters.get((server.id, r.group, r.term), ()))
         own = server.disk.synced.hard_states[r.group]
         if own is not None and (own.term, own.vote) == (r.term, server.id):
             voters.add(server.id)

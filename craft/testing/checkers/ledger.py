@@ -65,6 +65,8 @@ class Ledger(Checker):
         """The entry at each position (from 1), as the first server that applied it had it."""
         self.votes: dict[tuple[DiskId, GroupId, Term], ServerId] = {}
         """Who was given a disk's vote first. A candidate that asks for votes has given itself its own."""
+        self.voters: dict[tuple[ServerId, GroupId, Term], set[ServerId]] = {}
+        """Who gave a candidate its vote, on whatever disk: it counts although the disk was wiped since."""
         self.moves: list[Move] = []
         """What changed in the turn that was just taken."""
         self.elected: list[RaftState] = []
@@ -91,7 +93,9 @@ class Ledger(Checker):
             else:
                 continue
             if given:
-                self.votes.setdefault((server.disk.disk_id, message.group, message.term), candidate)
+                key = (server.disk.disk_id, message.group, message.term)
+                if self.votes.setdefault(key, candidate) == candidate:
+                    self.voters.setdefault((candidate, message.group, message.term), set()).add(server.id)
 
     def turned(self, server: SimServer) -> None:
         """Look at what has changed."""
