@@ -473,7 +473,7 @@ async def test_clocks_hours_apart_change_neither_order_nor_answers(clock: Clock)
                 await trio.sleep(1)
             with trio.fail_after(5):
                 await cluster.servers[1 + number % 3].propose(b"%d" % number)
-        ledger = cluster.servers[1].state_machine
+        ledger = await cluster.servers[1].read(lambda machine: machine)
         assert ledger.commands == [b"%d" % number for number in range(30)], "answered one after the other"
         timestamps = [timestamp for _, timestamp in ledger.places]
         assert timestamps == sorted(timestamps)
