@@ -36,8 +36,10 @@ time, and a backlog through the smallest limits."""
 
 
 STABLE_NS = 5 * SECOND
-TERMS_MAX = 6
-"""So many terms a group may pass in that time: elections under way, returns that fail ever more seldom."""
+TERMS_MAX = 8
+"""So many terms a group may pass in that time: an election under way, and three returns that fail, each after
+twice the wait and back again. (A server that is not heard by a peer reads other clocks than the rest, and may
+find itself clamped where they do not.)"""
 
 RETURN_MS = 250
 """Where leaders return sooner, more returns fail: each doubles the wait for the next, and takes two terms."""
