@@ -7,7 +7,7 @@ from types import CodeType
 import pytest
 
 from tests.mutants import hunt
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import ALIVE, MUTANTS, Mutant
 from tests.mutants.rewriting import Rewrite, rewritten
 
 
@@ -58,6 +58,9 @@ SEEDS_AGAIN = 12
 def test_a_mutant_is_caught(mutant: Mutant) -> None:
     """By the seed on record; where the product has changed since, by one of the first few."""
     kill = hunt.load().get(mutant.name)
+    if mutant.name in ALIVE:
+        assert kill is None, "caught: it is no hole in the net any more"
+        pytest.xfail("a hole in the net, known by name")
     assert kill is not None, f"never caught; hunt it: python -m tests.mutants {mutant.name}"
     assert any(hunt.attempt(mutant, seed) for seed in (kill.seed, *range(1, SEEDS_AGAIN + 1))), (
         f"seed {kill.seed} does not catch it any more; hunt again: python -m tests.mutants {mutant.name}"
