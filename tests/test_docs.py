@@ -189,9 +189,13 @@ def run_session(own: list[Block], directory: Path) -> str:
             (directory / block.file).write_text(block.text, encoding="utf-8")
     bin_directory = directory / "bin"
     bin_directory.mkdir()
-    shim = bin_directory / "craft"
-    shim.write_text(f"#!{sys.executable}\nimport sys\nfrom craft.cli import main\nsys.exit(main())\n")
-    shim.chmod(0o755)
+    craft_shim, python_shim = bin_directory / "craft", bin_directory / "python3"
+    craft_shim.write_text(f"#!{sys.executable}\nimport sys\nfrom craft.cli import main\nsys.exit(main())\n")
+    python_shim.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n'
+    )  # as where craft is installed
+    craft_shim.chmod(0o755)
+    python_shim.chmod(0o755)
     path = f"{bin_directory}{os.pathsep}{os.environ['PATH']}"
     shell = subprocess.Popen(
         ("bash", "-c", script([block for block in own if block.language == "console"])),
