@@ -15,8 +15,10 @@ Invariants
 
 from __future__ import annotations
 
+import heapq
+
 from craft.engine import proposing
-from craft.engine.state import EngineState, Pending
+from craft.engine.state import EngineState
 from craft.ready import Ready
 from craft.sessions import decode_payload
 from craft.types import Entry, EntryKind, GroupId, Timestamp
@@ -35,36 +37,27 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
         for proposal in decode_payload(entry.payload):
             pending = proposing.own(e, proposal)
             if pending is not None and e.awaiting_commit.pop(pending.request, None) is not None:
-                e.committed.append((entry.timestamp, pending))
+                heapq.heappush(e.committed, (entry.timestamp, pending.request, pending))
 
 
 def turn(e: EngineState, out: Ready) -> None:
-    """Tell those whose timestamp every clock has passed."""
-    if not e.committed or e.clock_breached:
-        return
-    waiting: list[tuple[Timestamp, Pending]] = []
-    for timestamp, pending in e.committed:
-        if pending.request not in e.pending:
-            continue  # the merge was faster: it is answered when applied
+    """Tell those whose timestamp every clock has passed, the least first: who waits costs no look."""
+    if e.clock_breached:
+        e.committed.clear()  # this clock is beyond its bound: the merge answers them, whatever clocks say
+    while e.committed:
+        timestamp, _, pending = e.committed[0]
         left = _left(e, timestamp)
         if left > 0:
-            waiting.append((timestamp, pending))
             e.wake_at = min(e.wake_at, e.now.monotonic_ns + left)
-        else:
+            break
+        heapq.heappop(e.committed)
+        if pending.request in e.pending:  # else the merge was faster: it is answered when applied
             out.committed.append((pending.token, timestamp))
             pending.told = True  # what the merge finds of it answers nobody
             e.answered_timestamp = max(e.answered_timestamp, timestamp)
-    e.committed = waiting
 
 
 def _left(e: EngineState, timestamp: Timestamp) -> int:
     """Nanoseconds of this server's clock until the slowest clock of the cluster has passed a timestamp."""
     bound = e.clock_error_ns
     return 0 if bound is None else timestamp + 2 * bound + 1 - e.now.clock_ns
-
-
-def wake_at(e: EngineState) -> int | None:
-    """The monotonic instant at which the next one may be told."""
-    if e.clock_breached:
-        return None
-    return min((e.now.monotonic_ns + max(0, _left(e, t)) for t, _ in e.committed), default=None)

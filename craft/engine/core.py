@@ -252,8 +252,7 @@ class Engine:
                 for raft in e.replicas
                 if not raft.state.leads and raft.state.votes_here
             ]
-        told_at = committing.wake_at(e)
-        e.wake_at = min(deadlines) if told_at is None else min(*deadlines, told_at)
+        e.wake_at = min(deadlines)  # and the turn that follows asks no later for what it waits for
 
     def propose(self, token: Any, body: bytes, floor: Timestamp = 0, *, committed: bool = False) -> int:
         """Take a request: `body` is a msgpack array of commands, or a remote client's (`client_sessions`).

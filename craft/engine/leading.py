@@ -11,9 +11,8 @@ Invariants
 
 from __future__ import annotations
 
-from craft import quorum
 from craft.clock import stamper
-from craft.engine import proposing, rungs
+from craft.engine import proposing, rungs, timing
 from craft.engine.loading import load_append
 from craft.engine.state import MS, EngineState, LeaderQueue
 from craft.marks import mark
@@ -62,25 +61,13 @@ def _bounded_now(e: EngineState, r: RaftState) -> Timestamp:
 
 
 def _read_clock(e: EngineState, r: RaftState) -> tuple[Timestamp, bool]:
-    reached = e.readings.reached(r.configuration, e.now, e.me)
-    here = e.now.clock_ns + _behind(e, r)
-    clock, clamped = stamper.bounded(here, reached, e.limits.clock_offset_ms_max * MS)
+    clock, clamped = timing.reading(e, r)
     if not clamped:
         e.clamped_since = None
     elif e.clamped_since is None:
         mark("clock clamped")
         e.clamped_since = e.now.monotonic_ns
     return clock, clamped
-
-
-def _behind(e: EngineState, r: RaftState) -> int:
-    """How far our clock is behind a majority's, by what frames tell: nobody waits for a slow leader's clock.
-
-    An estimate will do. Too much of it makes us a leader whose clock is ahead, which costs only us.
-    """
-    ahead = e.offsets.ahead(e.now)
-    ahead[e.me] = 0
-    return max(0, quorum.reached(r.configuration, ahead, unheard=0))
 
 
 def note_clamp(e: EngineState) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from craft.clock import stamper
+from craft.engine import timing
 from craft.engine.state import MS, EngineState, LeaderQueue, Pending, SessionState, Stage
 from craft.errors import CommandTooLarge, NotReady, Overloaded, Rejected, SessionTaken
 from craft.marks import mark
@@ -69,7 +69,7 @@ def takes_floor(e: EngineState, floor: Timestamp) -> bool:
 
     Asked before its request is taken: one that no time ever reaches must not stay in our session's window.
     """
-    return floor <= max(e.answered_timestamp, e.greatest_timestamp, _bounded_now(e, 0))
+    return floor <= max(e.answered_timestamp, e.greatest_timestamp, timing.reading(e, e.raft(0))[0])
 
 
 def cost(proposal: Proposal) -> int:
@@ -231,17 +231,12 @@ def tick(e: EngineState) -> None:
         if not e.raft(group).leads or now >= deadline:
             mark("floor not reached")
             refuse(e, group, [proposal])
-        elif proposal.answered_timestamp <= max(_bounded_now(e, group), e.greatest_timestamp):
+        # As the leader reads it: else a floor would be taken up and put back for ever, or never taken up.
+        elif proposal.answered_timestamp <= max(timing.reading(e, e.raft(group))[0], e.greatest_timestamp):
             enqueue(e, group, proposal)
         else:
             still.append((deadline, group, proposal))
     e.floor_waiting = still
-
-
-def _bounded_now(e: EngineState, group: GroupId) -> Timestamp:
-    # As the leader reads it (PROTOCOL 2): by a wild clock a floor would be taken up and put back for ever.
-    reached = e.readings.reached(e.raft(group).configuration, e.now, e.me)
-    return stamper.bounded(e.now.clock_ns, reached, e.limits.clock_offset_ms_max * MS)[0]
 
 
 def _unroute(e: EngineState, pending: Pending) -> None:

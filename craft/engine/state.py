@@ -229,7 +229,7 @@ class EngineState:
     route_rotation: int = 0
     clock_breached: bool = False  # our own clock says that it is beyond the bound that the operator states
     awaiting_commit: dict[int, Pending] = field(default_factory=dict)  # requests that want `committed`
-    committed: list[tuple[Timestamp, Pending]] = field(default_factory=list)  # they are, and their clocks run
+    committed: list[tuple[Timestamp, int, Pending]] = field(default_factory=list)  # a heap: their clocks run
     answered_timestamp: Timestamp = 0
     session_reads: list[tuple[Position, int, Any]] = field(default_factory=list)  # a heap, ties by number
     session_reads_total: int = 0
