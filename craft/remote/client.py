@@ -223,20 +223,24 @@ class Client:
         return None, None
 
     async def _get(self, operation: str, argument: Any) -> Any:
-        """What changes nothing is asked until it is answered."""
         async with self._room:
-            while True:
-                link = await self._links.reach()
-                try:
-                    outcome, value = await self._attempt(link, operation, argument)
-                except Unreachable:
-                    continue  # the connection broke before it was sent: reach another
-                if outcome == OK:
-                    return self._placed(value)[0] if operation == "query" else value
-                if outcome in {REJECTED, FAILED}:
-                    await self._refused(link, outcome, value, uncertain=False)
-                else:
-                    self._links.leave(link)
+            value = await self._until_answered(operation, argument)
+        return self._placed(value)[0] if operation == "query" else value
+
+    async def _until_answered(self, operation: str, argument: Any) -> Any:
+        """What may be asked twice is asked until it is answered."""
+        while True:
+            link = await self._links.reach()
+            try:
+                outcome, value = await self._attempt(link, operation, argument)
+            except Unreachable:
+                continue  # the connection broke before it was sent: reach another
+            if outcome == OK:
+                return value
+            if outcome in {REJECTED, FAILED}:
+                await self._refused(link, outcome, value, uncertain=False)
+            else:
+                self._links.leave(link)
 
     def _placed(self, value: Any) -> tuple[Any, bool]:
         """Note where an answer stands in the merged log; its value, and whether that is known."""
@@ -259,24 +263,12 @@ class Client:
     async def _open(self) -> Session:
         """Open a session. Its id stays the same through all attempts, so they open one."""
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
-        while True:
-            link = await self._links.reach()
-            started = trio.current_time()
-            try:
-                outcome, value = await self._attempt(
-                    link, "open", [session_id, self._ttl_ms, self._timestamp]
-                )
-            except Unreachable:
-                continue
-            if outcome == OK:
-                opened, _ = self._placed(value)
-                if type(opened) is not int:
-                    raise RemoteError(f"a session was opened at {shown(opened)}; allowed is a position")
-                return Session(session_id, opened, started)
-            if outcome in {REJECTED, FAILED}:
-                await self._refused(link, outcome, value, uncertain=False)
-            else:
-                self._links.leave(link)
+        started = trio.current_time()
+        value = await self._until_answered("open", [session_id, self._ttl_ms, self._timestamp])
+        opened, _ = self._placed(value)
+        if type(opened) is not int:
+            raise RemoteError(f"a session was opened at {shown(opened)}; allowed is a position")
+        return Session(session_id, opened, started)
 
     async def _keep_alive(self) -> None:
         """Touch the session when nothing was answered for a third of its time to live. Raises nothing."""

@@ -22,7 +22,6 @@ class Session:
         self.id = session_id
         self.opened = opened
         self.active_at = now  # when the last request was sent whose answer came
-        self.ended = False
         self._next = 1
         self._unanswered: dict[int, None] = {}  # in rising order
         self._moved = trio.Event()
