@@ -63,7 +63,7 @@ class Measures:
         self.commands_answered = m.counter(
             "craft_commands_answered_total",
             unit="commands",
-            help="Commands proposed on this server and answered as applied.",
+            help="Commands proposed on this server and answered as what their callers wanted.",
         )
         self.rejected = m.counter(
             "craft_requests_rejected_total",
@@ -75,7 +75,7 @@ class Measures:
             unit="requests",
             help="Requests of this server whose fate is unknown.",
         )
-        self.reads = m.counter("craft_reads_total", unit="reads", help="Linearizable reads served.")
+        self.reads = m.counter("craft_reads_total", unit="reads", help="Reads served.")
         self.remote_errors = m.counter(
             "craft_remote_errors_total", unit="errors", help="Frames of peers that broke the protocol."
         )
