@@ -19,6 +19,7 @@ from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.engine import (
     committing,
+    holding,
     leading,
     linking,
     loading,
@@ -196,8 +197,8 @@ class Engine:
         peer.commits_due.update(range(len(e.replicas)))
         peer.durable_due |= e.led
         peer.frame_due = True
-        for group in e.led:
-            replication.link_restored(e.raft(group), peer_id)
+        for raft in e.replicas:
+            replication.link_restored(raft.state, peer_id)
         e.dirty |= e.led
         e.next_heartbeat = e.wake_at = now.monotonic_ns  # say at once who leads what
 
@@ -449,7 +450,7 @@ def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
     _step(e, sender, message)
     leading.note_appended(e, e.raft(message.group))
-    linking.note_commands(e, sender, message.entries)
+    holding.note_commands(e, sender, message.entries)
 
 
 def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -> None:

@@ -96,7 +96,11 @@ def _append(
 def note_appended(e: EngineState, r: RaftState) -> None:
     """Entries have been appended to a log here, by us or by a leader: they may create demand (PROTOCOL 3)."""
     e.greatest_timestamp = max(e.greatest_timestamp, r.log.last_timestamp)
-    raise_demand(e, r.log.last_command_timestamp)
+    timestamp = r.log.last_command_timestamp
+    e.greatest_command_timestamp = max(e.greatest_command_timestamp, timestamp)
+    if r.leads:
+        e.led_command_timestamp = max(e.led_command_timestamp, timestamp)
+    raise_demand(e, timestamp)
 
 
 def raise_demand(e: EngineState, timestamp: Timestamp) -> None:
@@ -137,6 +141,8 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
                 payload=encode_payload(taken),
             )
             queue.uncommitted.append(r.log.last_index)
+            for peer in e.peers.values():
+                peer.frame_due = True  # the demand is for those too whom the entry itself cannot reach yet
             proposing.note_appended(e, r, taken)
             if r.group not in e.probes:
                 rungs.begin(e, r, taken)

@@ -10,22 +10,20 @@ Invariants
 
 from __future__ import annotations
 
+from craft.engine import hearing, holding
 from craft.engine.loading import begin_load
 from craft.engine.state import MS, EngineState, LoadPurpose, Peer
 from craft.errors import WireError
 from craft.messages import (
-    AppendAccepted,
-    AppendEntries,
     Fetch,
     FetchResult,
     Frame,
     Heartbeats,
     LeaderPersisted,
-    Message,
 )
 from craft.raft import RaftState, election, replication
 from craft.ready import Ready
-from craft.types import Entry, GroupId, Index, ServerId, Timestamp, is_command
+from craft.types import GroupId, Index, ServerId
 
 COMMITS_PER_HEARTBEAT = 4
 """Each heartbeat repeats this many groups' commits in rotation, for whoever missed a frame."""
@@ -45,7 +43,7 @@ def turn(e: EngineState, out: Ready) -> None:
         if not peer.linked:
             peer.out.clear()
             peer.later.clear()
-        elif peer.out or peer.frame_due:
+        elif peer.out or peer.frame_due or (peer.later and holding.too_long(e, peer)):
             out.frames[peer_id] = _frame(e, peer)
         peer.frame_due = False
 
@@ -61,50 +59,7 @@ def _drain_outbox(e: EngineState, group: GroupId) -> None:
         if write > e.durable_write:
             e.held.append((write, peer, message))
         elif peer in e.peers:
-            _post(e, r, e.peers[peer], message)
-
-
-def _post(e: EngineState, r: RaftState, peer: Peer, message: Message) -> None:
-    if _can_wait(e, r, peer, message):
-        if type(message) is AppendAccepted:  # the newer says it all
-            peer.later = [m for m in peer.later if type(m) is not AppendAccepted or m.group != r.group]
-        peer.later.append(message)
-    else:
-        peer.out.append(message)
-
-
-def _can_wait(e: EngineState, r: RaftState, peer: Peer, message: Message) -> bool:
-    """May this ride on the next frame, a heartbeat at the latest, because nobody waits for it there?
-
-    A closing entry matters to those whose commands it lets merge: where followers infer commits, it need not
-    reach the others at once, nor its leader learn at once that it is committed. What establishes a new leader
-    never waits, nor do commands.
-    """
-    if type(message) is AppendEntries:
-        closes = message.prev_term == message.term and not any(
-            is_command(one.kind) for one in message.entries
-        )
-        idle = closes and bool(message.entries)
-    elif type(message) is AppendAccepted:
-        # By what the leader said: that we have inferred a commit does not mean that it can count it.
-        idle = r.commit_place.term == message.term and r.log.last_command.index <= r.leader_commit
-    else:
-        return False
-    return (
-        idle
-        and replication.infers_commits(r, e.me, peer.id)
-        and not _waits(e, peer, e.merger.closed[r.group])
-    )
-
-
-def note_commands(e: EngineState, sender: ServerId, entries: tuple[Entry, ...]) -> None:
-    """A peer's commands arrived: what was held back for it may be what they wait for.
-
-    Where the peer's clock is behind, our group is beyond their stamp already: we close nothing anew for them.
-    """
-    peer = e.peers[sender]
-    if (peer.later or peer.durable_due) and any(is_command(entry.kind) for entry in entries):
-        peer.frame_due = True
+            holding.post(e, r, e.peers[peer], message)
 
 
 def release_held(e: EngineState) -> None:
@@ -128,7 +83,7 @@ def _announce_durable(e: EngineState, group: GroupId) -> None:
         if replication.infers_commits(r, e.me, peer.id):
             peer.durable_due.add(group)
             if not peer.frame_due:
-                peer.frame_due = _waits(e, peer, e.merger.closed[group])
+                peer.frame_due = holding.waits(e, peer, e.merger.closed[group])
 
 
 def _announce_commit(e: EngineState, group: GroupId) -> None:
@@ -145,7 +100,7 @@ def _announce_commit(e: EngineState, group: GroupId) -> None:
     for peer in e.peers.values():
         peer.commits_due.add(group)
         if r.leads and not peer.frame_due and not _has_inferred(e, r, peer):
-            peer.frame_due = _waits(e, peer, before)
+            peer.frame_due = holding.waits(e, peer, before)
 
 
 def _has_inferred(e: EngineState, r: RaftState, peer: Peer) -> bool:
@@ -159,33 +114,17 @@ def _has_inferred(e: EngineState, r: RaftState, peer: Peer) -> bool:
     )
 
 
-def _waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
-    """Can somebody at this peer wait for a group to close beyond `closed`, as far as we can tell?
-
-    Who leads appends its clients' commands in its own groups, where we see them; one that we do not see yet
-    is answered by an acknowledgement, which carries the commit. Who leads nothing forwards: we cannot tell.
-    Nor can we where somebody does not hear everybody, and is served through others (PROTOCOL 9).
-    """
-    others = len(e.peers)
-    if len(_heard(e)) < others or any(len(one.links) < others for one in e.peers.values()):
-        return True
-    recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
-    if peer.asked_at is not None and peer.asked_at >= recent:
-        return True
-    led = [e.raft(group).log for group, (_, leader) in enumerate(e.leaders) if leader == peer.id]
-    return not led or any(log.last_command_timestamp > closed for log in led)
-
-
 def _frame(e: EngineState, peer: Peer) -> Frame:
     if peer.durable_due:
         peer.out += [_durable(e.raft(group)) for group in sorted(peer.durable_due) if e.raft(group).leads]
         peer.durable_due.clear()
-    messages, peer.later, peer.out = (*peer.later, *peer.out), [], []
+    messages = (*(message for _, message in peer.later), *peer.out)
+    peer.later, peer.out = [], []
     commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
     monotonic, clock = e.now
     held = 0 if peer.heard_at is None else monotonic - peer.heard_at
-    return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, _heard(e), commits, messages)
+    return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, hearing.heard(e), commits, messages)
 
 
 def _durable(r: RaftState) -> LeaderPersisted:
@@ -195,37 +134,6 @@ def _durable(r: RaftState) -> LeaderPersisted:
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:
     term, index = r.commit_place
     return r.group, index, term
-
-
-def _heard(e: EngineState) -> tuple[ServerId, ...]:
-    """As below, asked once a turn."""
-    if e.heard is None:
-        e.heard = heard_directly(e)
-    return e.heard
-
-
-def heard_directly(e: EngineState) -> tuple[ServerId, ...]:
-    """The peers whose frames arrive, and whom ours reach. None while we are no place for a leader."""
-    if e.stopping or disk_stalled(e):
-        return ()
-    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
-    return tuple(
-        [
-            peer.id
-            for peer in e.peers.values()
-            if peer.linked
-            and peer.heard_at is not None
-            and peer.heard_at >= oldest
-            and peer.reached_at >= oldest
-        ]
-    )
-
-
-def disk_stalled(e: EngineState) -> bool:
-    """Has a write been under way for longer than any election takes (PROTOCOL 9)?"""
-    return (
-        e.writing is not None and e.now.monotonic_ns - e.write_began > e.limits.election_timeout_ms_max * MS
-    )
 
 
 # -- heartbeats -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Reference: PROTOCOL 2 (clamped leaders hand over if they can), 9 (placement).
 from __future__ import annotations
 
 from craft import quorum
-from craft.engine import leading, linking
+from craft.engine import hearing, leading
 from craft.engine.state import MS, EngineState
 from craft.placement import Placement
 from craft.raft import RaftState, election
@@ -18,7 +18,7 @@ CAUGHT_UP_ENTRIES = 16
 
 def tick(e: EngineState) -> None:
     """Consider every group that is led here."""
-    unfit = _clamped_for_long(e) or linking.disk_stalled(e)
+    unfit = _clamped_for_long(e) or hearing.disk_stalled(e)
     for group in sorted(e.led):
         r = e.raft(group)
         if r.transfer_to is not None or not r.leads:
@@ -82,5 +82,5 @@ def stops(e: EngineState, r: RaftState, server: ServerId) -> bool:
     It is clamped by the clocks that *it* hears, which may be others than ours: so its word counts, not our
     reading. Who stops names no links any more.
     """
-    links = linking.heard_directly(e) if server == e.me else e.peers[server].links
+    links = hearing.heard_directly(e) if server == e.me else e.peers[server].links
     return not links and not clock_is_wild(e, r, server)

@@ -22,7 +22,7 @@ from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.limits import EngineLimits
 from craft.merge import Merger
-from craft.messages import Message
+from craft.messages import AppendAccepted, AppendEntries, Message
 from craft.placement import Placement
 from craft.raft import Raft, RaftState
 from craft.reads import QuorumReads
@@ -50,7 +50,8 @@ class Peer:
     links: tuple[ServerId, ...] = ()  # whom it hears directly
     asked_at: int | None = None  # monotonic: its last question for a read
     out: list[Message] = field(default_factory=list)
-    later: list[Message] = field(default_factory=list)  # for the next frame that leaves; nobody waits for it
+    later: list[tuple[int, AppendEntries | AppendAccepted]] = field(default_factory=list)
+    """Since when (monotonic) these wait for the next frame, because nobody there waits for them."""
     commits_due: set[GroupId] = field(default_factory=set)
     durable_due: set[GroupId] = field(default_factory=set)  # led here, and durable further than it knows
     frame_due: bool = False
@@ -176,6 +177,8 @@ class EngineState:
     queues: list[LeaderQueue] = field(default_factory=list)
     demand: Timestamp = 0
     greatest_timestamp: Timestamp = 0  # appended in any group here
+    greatest_command_timestamp: Timestamp = 0  # of a command entry
+    led_command_timestamp: Timestamp = 0  # of one that we appended as a leader
     clamped_since: int | None = None
     clamps: int = 0
     floor_waiting: list[tuple[int, GroupId, Proposal]] = field(default_factory=list)

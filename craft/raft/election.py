@@ -39,7 +39,7 @@ def become_follower(r: RaftState, term: Term, leader: ServerId | None, now: int)
         raise AssertionError(f"group {r.group} term {term}: leaders {r.leader_id} and {leader}")
     r.role, r.leader_id = Role.FOLLOWER, leader
     r.progress, r.votes = {}, {}
-    r.noop_due, r.transfer_to = False, None
+    r.noop_due, r.transfer_to, r.probed = False, None, True
     set_deadline(r, now)
     if leader is not None:
         r.heard_at = now

@@ -144,9 +144,11 @@ def retry_stalled(r: RaftState, now: int) -> bool:
 
 
 def link_restored(r: RaftState, peer: ServerId) -> None:
-    """A new connection: what was in flight on the old one is lost."""
+    """A new connection: what was in flight on the old one is lost, either way."""
     if r.leads and peer in r.progress:
         r.progress[peer].become_probe()
+    elif r.leader_id == peer:
+        r.probed = True
 
 
 # -- the follower's side --------------------------------------------------------------------------
@@ -173,6 +175,7 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
         _reject(r, sender, m)
         return
     accept_entries(r, sender, entries)
+    r.probed = r.probed or m.prev_index + len(m.entries) <= r.verified  # who repeats itself lacks our answer
     r.verified = max(r.verified, m.prev_index + len(m.entries))
     if m.commit_index >= r.commit_index:
         r.verified = max(r.verified, r.commit_index)  # the leader has committed that too, so it agrees
@@ -228,6 +231,7 @@ def _reject(r: RaftState, sender: ServerId, m: AppendEntries) -> None:
         hint -= 1
     hint = max(hint, r.commit_index)
     hint_term = r.log.term_at(hint) or 0
+    r.probed = True
     r.send(sender, AppendRejected(r.group, r.term, m.prev_index, hint, hint_term))
 
 

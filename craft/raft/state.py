@@ -75,6 +75,7 @@ class RaftState:
     verified: Index = 0  # what is known to agree with the leader's log, in this term
     leader_persisted: Index = 0  # how far that log is durable at the leader
     leader_commit: Index = 0  # how far it is committed, by the leader's own word in this term
+    probed: bool = True  # the leader may be sending nothing more before it has our answer
     ack_due: bool = False  # received, not yet durable: acknowledge after the sync
     transfer_term: Term = 0  # the last term that began with a hand-over
     outbox: list[tuple[ServerId, Message]] = field(default_factory=list)

@@ -131,6 +131,7 @@ def test_a_refused_forward_is_placed_again() -> None:
     server.engine.hand_over(server.now())
     for number in range(20):
         c.write_and_wait(2, b"%d" % number, limit=2 * SECOND)
+    c.quiesce()
     c.check_answers()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -92,6 +93,60 @@ def test_a_new_leaders_first_entry_does_not_wait() -> None:
     c.settle()
     c.run_until(lambda: c.leaders()[2] == 2)
     assert c.run_until(lambda: c.raft(2, 2).commit_place.term == c.raft(2, 2).term) < 10 * MS
+
+
+def break_a_link(c: Cluster) -> None:
+    """Both connect again at once, and each leader asks anew what the other holds."""
+    c.unlink(0, 1)
+    c.link(0, 1)
+
+
+def restart_a_server(c: Cluster) -> None:
+    """Another leads its group meanwhile, beside its own, and asks everybody what they hold."""
+    c.restart(2, keep=1)
+    c.run_until(c.open)
+
+
+def stop_a_server(c: Cluster) -> None:
+    """It falls behind without knowing, and its group goes to another."""
+    c.pause(2)
+    c.run(3 * SECOND)
+    c.resume(2)
+    c.settle()
+
+
+def break_a_link_of_the_slow(c: Cluster) -> None:
+    """Its disk is slow, so the leader that asks what it holds has no answer for long."""
+    c.syncs[2] = (100 * MS, 100 * MS)
+    c.unlink(0, 2)
+    c.link(0, 2)
+
+
+def restart_with_a_slow_disk(c: Cluster) -> None:
+    """Another leads its group and cannot count on it."""
+    c.syncs[2] = (100 * MS, 100 * MS)
+    restart_a_server(c)
+
+
+TROUBLES = (break_a_link, break_a_link_of_the_slow, restart_a_server, restart_with_a_slow_disk, stop_a_server)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("groups", [3, 6])
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_after_trouble_a_write_does_not_wait_for_a_heartbeat(
+    trouble: Callable[[Cluster], None], groups: int, seed: int
+) -> None:
+    """A leader that asks what somebody holds sends no more until it hears: no such answer is held back.
+
+    And nobody holds back what lets a leader merge that leads two groups, or whose entries do not arrive yet.
+    """
+    c = Cluster(groups=groups, seed=seed, sync=(1, 300_000))
+    c.settle_evenly()
+    c.run(SECOND)
+    trouble(c)
+    for number in range(12):
+        assert c.write_and_wait(number % 2, b"%d" % number) < 50 * MS
 
 
 def test_the_odd_one_catches_up_with_the_next_heartbeat() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import trio.testing
 
 import craft
 from craft.engine.state import MS
-from tests.server.cluster import Cluster, three_servers
+from tests.server.cluster import Cluster, Ledger, three_servers
 
 # Each test asks for the `clock` that jumps: pytest-trio uses it as the time of the test.
 Clock = trio.testing.MockClock
@@ -183,17 +184,25 @@ async def test_a_stale_read_asks_nobody_and_says_how_old_it_may_be(clock: Clock)
 
 async def test_stale_reads_are_bounded_too(clock: Clock) -> None:
     """While `apply_batch` runs in its thread they wait, and only so many may."""
-    async with three_servers(engine=craft.EngineLimits(reads_max=1)) as cluster:
+    began, gate = trio.Event(), threading.Event()
+
+    class Slow(Ledger):
+        def apply_batch(self, batch: craft.Batch) -> Any:
+            trio.from_thread.run_sync(began.set)
+            gate.wait(20)
+            return super().apply_batch(batch)
+
+    async with three_servers(apply_in_thread=True, engine=craft.EngineLimits(reads_max=1)) as cluster:
         server = cluster.servers[1]
-        server._apply_queue = [None]  # type: ignore[list-item]  # as while a thread applies
-        with trio.move_on_after(1):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.read_stale, len)
-                await trio.testing.wait_all_tasks_blocked()
-                with pytest.raises(craft.Overloaded, match="reads_max = 1"):
-                    await server.read_stale(len)
-                nursery.cancel_scope.cancel()
-        server._apply_queue = []
+        server._applier.machine = Slow()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.propose, b"x")
+            await began.wait()
+            nursery.start_soon(server.read_stale, lambda m: m)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(craft.Overloaded, match="reads_max = 1"):
+                await server.read_stale(lambda m: m)
+            gate.set()
 
 
 async def test_reads_end_with_the_server(clock: Clock) -> None:

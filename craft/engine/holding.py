@@ -1,0 +1,133 @@
+"""What need not be said at once: it rides on the next frame that leaves, a heartbeat at the latest.
+
+Knows: who waits for what, as far as one server can tell. Must not know: what a frame looks like.
+
+Invariants
+- Nothing is kept for ever: a heartbeat takes it along, and a disk that is slow brings it out sooner.
+- Where we cannot tell whether somebody waits, they do. A wrong guess costs time, never order.
+
+What it is for: among three servers a command needs 6 frames instead of 14 (tests/engine/test_economy.py).
+"""
+
+from __future__ import annotations
+
+from craft.engine import hearing
+from craft.engine.state import MS, EngineState, Peer
+from craft.messages import AppendAccepted, AppendEntries, Message
+from craft.raft import RaftState, replication
+from craft.types import Entry, ServerId, Timestamp, is_command
+
+HELD_BACK_MS_MAX = 5
+"""So long may the one disk that is meant to have an entry take, before all others are asked to have it."""
+
+
+def post(e: EngineState, r: RaftState, peer: Peer, message: Message) -> None:
+    """Queue a message for a peer: for a frame at once, or for the next that leaves."""
+    if type(message) is AppendEntries:
+        if _closing_can_wait(e, r, peer, message):
+            peer.later.append((e.now.monotonic_ns, message))
+            return
+    elif type(message) is AppendAccepted:
+        if _acknowledgement_can_wait(e, r, peer, message):
+            _hold_acknowledgement(e, r, peer, message)
+            return
+        r.probed = False
+    peer.out.append(message)
+
+
+def _hold_acknowledgement(e: EngineState, r: RaftState, peer: Peer, message: AppendAccepted) -> None:
+    """The newer says it all; but if the older waits in vain, so does this one."""
+    since = e.now.monotonic_ns
+    for held in peer.later:
+        if type(held[1]) is AppendAccepted and held[1].group == r.group:
+            since = held[0] if _still_matters(r, held[1]) else since
+            peer.later.remove(held)
+            break
+    peer.later.append((since, message))
+
+
+def _closing_can_wait(e: EngineState, r: RaftState, peer: Peer, message: AppendEntries) -> bool:
+    """May this ride on the next frame, a heartbeat at the latest, because nobody waits for it there?
+
+    A closing entry matters to those whose commands it lets merge: where followers infer commits, it need not
+    reach the others at once, unless the commands are ours. What establishes a new leader never waits, nor do
+    commands.
+    """
+    closed = e.merger.closed[r.group]
+    return (
+        bool(message.entries)
+        and message.prev_term == message.term
+        and e.led_command_timestamp <= closed
+        and not any(is_command(entry.kind) for entry in message.entries)
+        and replication.infers_commits(r, e.me, peer.id)
+        and not waits(e, peer, closed)
+    )
+
+
+def _acknowledgement_can_wait(e: EngineState, r: RaftState, peer: Peer, message: AppendAccepted) -> bool:
+    """Nor need the leader of a closing entry learn at once that it is committed, unless it may stand still.
+
+    By what the leader said: that we have inferred a commit does not mean that it can count it.
+    """
+    told = r.leader_commit
+    closed = r.log.entry(told).timestamp if r.log.offset.index < told <= r.log.last_index else 0
+    return (
+        not r.probed
+        and r.commit_place.term == message.term
+        and r.log.last_command.index <= told
+        and replication.infers_commits(r, e.me, peer.id)
+        and not waits(e, peer, closed)
+    )
+
+
+def too_long(e: EngineState, peer: Peer) -> bool:
+    """Does what spares the peer these messages not happen, because a disk is slow? Then it had better help.
+
+    A closing entry is spared once its leader has it on disk, an acknowledgement once the commit is inferred.
+    """
+    since = min(
+        (held[0] for held in peer.later if _still_matters(e.raft(held[1].group), held[1])), default=None
+    )
+    if since is None:
+        return False
+    until = since + HELD_BACK_MS_MAX * MS
+    if e.now.monotonic_ns < until:
+        e.wake_at = min(e.wake_at, until)
+        return False
+    return True
+
+
+def _still_matters(r: RaftState, message: AppendEntries | AppendAccepted) -> bool:
+    if type(message) is AppendEntries:
+        return r.log.persisted < message.entries[-1].index
+    return type(message) is AppendAccepted and r.commit_index < message.match_index
+
+
+def note_commands(e: EngineState, sender: ServerId, entries: tuple[Entry, ...]) -> None:
+    """A peer's commands arrived: what was held back for it may be what they wait for.
+
+    Where the peer's clock is behind, our group is beyond their stamp already: we close nothing anew for them.
+    """
+    peer = e.peers[sender]
+    if (peer.later or peer.durable_due) and any(is_command(entry.kind) for entry in entries):
+        peer.frame_due = True
+
+
+def waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
+    """Can somebody at this peer wait for a group to close beyond `closed`, as far as we can tell?
+
+    Who leads appends its clients' commands in its own groups, where we see them; one that we do not see yet
+    is answered by an acknowledgement, which carries the commit. Who leads nothing forwards: we cannot tell.
+    Nor can we where somebody does not hear everybody, and is served through others (PROTOCOL 9), nor where a
+    demand is beyond every command that has come here: its entry is held up on its way.
+    """
+    if e.demand > e.greatest_command_timestamp:
+        return True
+    others = len(e.peers)
+    if len(hearing.heard(e)) < others or any(len(one.links) < others for one in e.peers.values()):
+        return True
+    recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
+    if peer.asked_at is not None and peer.asked_at >= recent:
+        return True
+    led = [e.raft(group).log for group, (_, leader) in enumerate(e.leaders) if leader == peer.id]
+    return not led or any(log.last_command_timestamp > closed for log in led)
