@@ -233,17 +233,19 @@ def _disk_keeps_up(e: EngineState, r: RaftState) -> bool:
     return r.log.unsynced_bytes() < e.limits.inflight_bytes_max
 
 
-def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId, before: Index) -> None:
+def after_fetch_result(e: EngineState, sender: ServerId, m: FetchResult, before: Index) -> None:
     """Go on fetching while it helps (the commit was at `before`), or while the leader is not heard directly.
 
     The peer answers at the next commit. That the leader is heard does not mean that its entries arrive: who
-    does not hear our acknowledgements only probes.
+    does not hear our acknowledgements only probes. What was of no help is not asked for again at once: it
+    would come at once, and for ever; `fetch_lacking` asks in a while.
     """
-    r = e.raft(group)
+    r = e.raft(m.group)
     silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
-    helps = r.commit_index > before or r.known_commit[0] > r.commit_index
-    if not r.leads and (helps or silent) and _disk_keeps_up(e, r):
-        e.peers[sender].out.append(Fetch(group, r.commit_index + 1))
+    old = not m.entries or m.entries[-1].index <= before
+    helps = r.commit_index > before or (old and (silent or r.known_commit[0] > r.commit_index))
+    if not r.leads and helps and _disk_keeps_up(e, r):
+        e.peers[sender].out.append(Fetch(m.group, r.commit_index + 1))
 
 
 def handle_fetch(e: EngineState, sender: ServerId, m: Fetch) -> None:

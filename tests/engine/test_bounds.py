@@ -147,6 +147,34 @@ def test_a_server_that_lags_in_one_group_holds_back_no_more_than_the_bound() -> 
     c.check_answers()
 
 
+def test_what_is_of_no_help_is_not_fetched_again_at_once() -> None:
+    """A peer whose answers leave a gap is asked now and then, not as fast as the network is."""
+    c = Cluster()
+    c.settle_evenly()
+    c.quiesce()
+    asked = 0
+
+    def intercept(sender: int, receiver: int, frame: Frame) -> Frame:
+        nonlocal asked
+        asked += sum(isinstance(m, Fetch) for m in frame.messages) if sender == 2 else 0
+        if receiver != 2:
+            return frame
+        kept = (m for m in frame.messages if not isinstance(m, AppendEntries))
+        holed = (m._replace(entries=m.entries[1:]) if isinstance(m, FetchResult) else m for m in kept)
+        return frame._replace(messages=tuple(m for m in holed if not isinstance(m, FetchResult) or m.entries))
+
+    for number in range(5):
+        c.write_and_wait(0, b"before %d" % number)
+    c.intercept = intercept
+    for number in range(5):
+        c.write_and_wait(0, b"%d" % number)
+    c.run(SECOND)
+    assert 0 < asked <= 6 * (SECOND // (c.limits.fetch_after_ms * MS) + 1)
+    c.pass_all()
+    c.quiesce()
+    c.check_answers()
+
+
 def test_a_backlog_larger_than_the_forwarding_bound_drains() -> None:
     """A leader refuses what does not fit, part by part; the rest is taken."""
     limits = EngineLimits(forwarded_bytes_max=2 * KIB, entry_bytes_max=KIB)

@@ -15,7 +15,7 @@ import pytest
 from craft.messages import AppendAccepted, AppendEntries, Frame, Message, RequestVote, RequestVoteResult
 from craft.raft import RaftState, Role
 from craft.ready import Merged
-from craft.testing.checkers import Checker, Violation, standard
+from craft.testing.checkers import Checker, Violation, standard, traffic
 from craft.testing.checkers.answers import AnswersArePlaced, ExactlyOnce, RealTime, RejectedHasNoEffect
 from craft.testing.checkers.durability import AcknowledgementsAreDurable, CommitsAreDurable, VotesAreDurable
 from craft.testing.checkers.elections import (
@@ -42,6 +42,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.traffic import NoCircles
 from craft.testing.history import Kind, Operation, Outcome
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.run import Run
@@ -675,3 +676,22 @@ def test_a_search_that_gave_up_is_no_verdict(story: Story) -> None:
     checker = Linearizable(model, states_max=1)
     checker.ended(story.world)
     assert "states_max = 1" in checker.gave_up
+
+
+# -- traffic ---------------------------------------------------------------------------------------
+
+
+def test_two_servers_that_talk_in_circles_are_found(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is answered at once, and nobody gets on."""
+    monkeypatch.setattr(traffic, "FRAMES_A_SECOND_MAX", 500)
+    (server, r), (other, _) = story.leader(), story.follower()
+    said = frame(AppendEntries(0, r.term, 1, 1, 0, ()))
+    story.world.time += SECOND
+    for _ in range(500):
+        story.tell(NoCircles, "sent", other, server.id, said)
+        story.tell(NoCircles, "sent", server, other.id, said)
+    story.world.time += SECOND
+    for _ in range(500):
+        story.tell(NoCircles, "sent", server, other.id, said)
+    found = story.violates(NoCircles, "sent", server, other.id, said)
+    assert found.endswith("501 frames within a second, at last AppendEntries")

@@ -39,6 +39,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.traffic import NoCircles
 from craft.testing.model import Model
 
 __all__ = ["Checker", "Violation", "standard"]
@@ -78,6 +79,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         AnswersArePlaced(once),
         RealTime(),
         CommittedIsKept(ledger),
+        NoCircles(),
     ]
     if machine is not None:
         checkers.append(Replay(ledger, machine))
