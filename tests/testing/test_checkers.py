@@ -6,6 +6,7 @@ The runs are real; what is broken is what the checker looks at: a message, a log
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from craft.testing.checkers.elections import (
 from craft.testing.checkers.histories import Linearizable, Replay
 from craft.testing.checkers.ledger import Ledger
 from craft.testing.checkers.logs import (
+    CommittedInItsTerm,
     CommittedStays,
     Invariants,
     LogMatching,
@@ -292,6 +294,27 @@ def test_a_commit_index_that_falls_is_found(story: Story) -> None:
     server, r = story.follower()
     r.commit_index -= 1
     assert "falls from" in story.violates(StateMachineSafety, "turned", server)
+
+
+@pytest.mark.parametrize("who", [Story.leader, Story.follower])
+def test_a_commit_through_an_entry_of_an_earlier_term_is_found(
+    story: Story, who: Callable[[Story], tuple[SimServer, RaftState]]
+) -> None:
+    """Whoever counts: a leader, or a follower that infers."""
+    server, r = who(story)
+    r.term += 1
+    story.ledger.turned(server)
+    r.log.append((after(r, term=r.term - 1),))
+    r.commit_index = r.log.last_index
+    assert "for committed" in story.violates(CommittedInItsTerm, "turned", server)
+
+
+def test_a_follower_may_meet_a_later_term_in_the_turn_of_a_commit(story: Story) -> None:
+    """It committed first, and heard of the term from another server."""
+    server, r = story.follower()
+    r.log.append((after(r),))
+    r.commit_index, r.term = r.log.last_index, r.term + 1
+    story.tell(CommittedInItsTerm, "turned", server)
 
 
 def test_a_committed_entry_that_is_cut_is_found(story: Story) -> None:

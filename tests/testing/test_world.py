@@ -49,6 +49,24 @@ def test_every_fault_begins_and_ends_and_breaks_no_promise(kind: str) -> None:
     assert result.faults[kind] == 2
 
 
+@pytest.mark.parametrize("choice", range(8))
+def test_a_server_that_stops_late_starts_again(choice: int) -> None:
+    """It was asked to stop while it was paused, and ends when nothing holds it down any more."""
+    world = run.Run(Plan(1)).world
+    for i in world.ids:
+        world.start(i)
+    world.run(2 * SECOND)
+    world.pause(2)
+    first = world.servers[2]
+    end = begin(world, Fault(1, "stop", 0, 50 * MS, choice), 2)
+    assert end is not None
+    world.run(world.time + 4 * MS)
+    end()
+    world.resume(2)
+    world.run(world.time + 2 * SECOND)
+    assert world.servers[2] is not first and not world.servers[2].engine.state.stopping
+
+
 def test_every_moment_comes() -> None:
     """A fault may wait for any; a run in which leaders relapse has them all."""
     relapses = [Fault(number, "relapse", number * 500 * MS, 1500 * MS, number * 2) for number in range(1, 41)]

@@ -56,12 +56,13 @@ class LogMatching(Checker):
 
 
 class CommittedInItsTerm(Checker):
-    """A leader commits by counting entries of its own term only, and the earlier ones with them (Raft 5.4.2).
+    """Who commits first counts entries of the leader's own term only, and the earlier ones with them.
 
-    What an entry of an earlier term has on a majority may still be overwritten (figure 8).
+    An entry of an earlier term on a majority may still be overwritten (Raft 5.4.2, figure 8). Followers
+    that infer commits are held to it as leaders are.
     """
 
-    PROPERTY = "a leader commits through an entry of its own term"
+    PROPERTY = "a commit goes through an entry of its leader's term"
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -69,13 +70,15 @@ class CommittedInItsTerm(Checker):
     def turned(self, server: SimServer) -> None:
         """Look at the last of what nobody knew committed before."""
         last = {fresh.group: fresh.entry for fresh in self._ledger.fresh}
-        for group, entry in last.items():
-            r = server.engine.state.raft(group)
-            if r.leads and entry.term != r.term:
+        for move in self._ledger.moves:
+            entry = last.get(move.replica.group)
+            # A follower's term may have risen after the commit, within the turn.
+            term = move.now.term if move.replica.leads else move.before.term
+            if entry is not None and entry.term < term:
                 raise Violation(
                     self.PROPERTY,
-                    f"server {server.id} leads group {group} in term {r.term} and is the first to hold entry"
-                    f" {entry.index} of term {entry.term} for committed",
+                    f"server {server.id}, in term {term} of group {move.replica.group}, is the first to hold"
+                    f" entry {entry.index} of term {entry.term} for committed",
                 )
 
     def crashed(self, server: SimServer) -> None:

@@ -93,7 +93,12 @@ def _stop(world: World, rng: random.Random, server: ServerId | None) -> End | No
     if i is None or stopping is None:
         return None
     stopping.input(lambda: stopping.engine.hand_over(stopping.now()))
-    world.at(world.time + rng.choice((5, 100, 1000)) * MS, partial(world.stop, stopping))
+
+    def end() -> None:
+        world.stop(stopping)
+        world.start_later(i, 1 * MS)  # where it took longer than the fault; else it is held down
+
+    world.at(world.time + rng.choice((5, 100, 1000)) * MS, end)
     return _hold_down(world, i)
 
 
