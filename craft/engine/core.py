@@ -457,7 +457,7 @@ def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -
     linking.check_group(e, sender, message.group)
     before = e.raft(message.group).commit_index
     _step_append(e, sender, typing.cast(AppendEntries, message))
-    linking.after_fetch_result(e, sender, message, before)
+    linking.after_fetch_result(e, sender, message.group, before)
 
 
 def _grouped(

@@ -225,7 +225,7 @@ def fetch_lacking(e: EngineState) -> None:
             r.lacking_since = now
             index, _, peer = r.known_commit
             if index > r.commit_index and peer in e.peers and _disk_keeps_up(e, r):
-                e.peers[peer].out.append(Fetch(r.group, r.commit_index + 1))
+                _fetch(e, peer, r)
 
 
 def _disk_keeps_up(e: EngineState, r: RaftState) -> bool:
@@ -233,19 +233,25 @@ def _disk_keeps_up(e: EngineState, r: RaftState) -> bool:
     return r.log.unsynced_bytes() < e.limits.inflight_bytes_max
 
 
-def after_fetch_result(e: EngineState, sender: ServerId, m: FetchResult, before: Index) -> None:
+def after_fetch_result(e: EngineState, sender: ServerId, group: GroupId, before: Index) -> None:
     """Go on fetching while it helps (the commit was at `before`), or while the leader is not heard directly.
 
     The peer answers at the next commit. That the leader is heard does not mean that its entries arrive: who
-    does not hear our acknowledgements only probes. What was of no help is not asked for again at once: it
-    would come at once, and for ever; `fetch_lacking` asks in a while.
+    does not hear our acknowledgements only probes. Nothing is asked for twice at once: an answer that is of
+    no help would come again as fast as the network is, and each one that the network repeats would ask for
+    answers of its own. Where a question or its answer is lost, `fetch_lacking` asks in a while.
     """
-    r = e.raft(m.group)
+    r = e.raft(group)
     silent = e.now.monotonic_ns - r.heard_at > 2 * e.limits.heartbeat_interval_ms * MS
-    old = not m.entries or m.entries[-1].index <= before
-    helps = r.commit_index > before or (old and (silent or r.known_commit[0] > r.commit_index))
-    if not r.leads and helps and _disk_keeps_up(e, r):
-        e.peers[sender].out.append(Fetch(m.group, r.commit_index + 1))
+    helps = r.commit_index > before or r.known_commit[0] > r.commit_index
+    asked = r.commit_index < e.fetch_asked.get(group, 0)
+    if not r.leads and not asked and (helps or silent) and _disk_keeps_up(e, r):
+        _fetch(e, sender, r)
+
+
+def _fetch(e: EngineState, peer: ServerId, r: RaftState) -> None:
+    e.fetch_asked[r.group] = r.commit_index + 1
+    e.peers[peer].out.append(Fetch(r.group, r.commit_index + 1))
 
 
 def handle_fetch(e: EngineState, sender: ServerId, m: Fetch) -> None:

@@ -187,6 +187,7 @@ class EngineState:
     announced_closed: list[Timestamp] = field(default_factory=list)  # and what was closed here by then
     commit_rotation: int = 0
     fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
+    fetch_asked: dict[GroupId, Index] = field(default_factory=dict)  # the last index that we asked a peer for
     heard: tuple[ServerId, ...] | None = None  # whom we hear directly, once asked in this turn
 
     # storage

@@ -188,12 +188,24 @@ def _levels(rng: random.Random, plan: Plan) -> tuple[Plan, bool]:
         plan,
         groups=max(plan.groups, plan.servers) if stated else max(1, min(plan.groups, plan.servers - 1)),
         clock_error=error if stated else None,
-        clock_offsets=tuple(rng.choice((-error, error)) for _ in range(plan.servers)),
+        clock_offsets=_apart(rng, plan.servers, error, evenly=not stated),
         clock_step=1,
         clients=8,
         think=(1 * MS, 20 * MS),
     )
     return plan, True
+
+
+def _apart(rng: random.Random, servers: int, error: int, *, evenly: bool) -> tuple[int, ...]:
+    """Clocks at the ends of a bound; or evenly spread, so that of two leaders one is ahead and one behind.
+
+    Where a majority's clocks agree, leaders that are behind stamp by theirs.
+    """
+    if not evenly:
+        return tuple(rng.choice((-error, error)) for _ in range(servers))
+    offsets = [2 * error * place // max(1, servers - 1) - error for place in range(servers)]
+    rng.shuffle(offsets)
+    return tuple(offsets)
 
 
 def _limits(rng: random.Random, *, quick: bool) -> EngineLimits:

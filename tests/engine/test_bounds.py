@@ -175,6 +175,28 @@ def test_what_is_of_no_help_is_not_fetched_again_at_once() -> None:
     c.check_answers()
 
 
+def test_a_network_that_repeats_does_not_multiply_fetches() -> None:
+    """Each answer that comes again is no reason to ask again: else questions and answers would breed."""
+    c = Cluster(repeat=0.7)
+    c.settle_evenly()
+    c.cut(0, 2)
+    asked = 0
+
+    def intercept(_sender: int, _receiver: int, frame: Frame) -> Frame:
+        nonlocal asked
+        asked += sum(isinstance(m, Fetch) for m in frame.messages)
+        return frame
+
+    c.intercept = intercept
+    for number in range(30):
+        c.write_and_wait(number % 2, b"%d" % number)
+    c.run_until(lambda: len(c.commands(2)) == 30)
+    assert 0 < asked <= 2 * 3 * 30
+    c.heal()
+    c.quiesce()
+    c.check_answers()
+
+
 def test_a_backlog_larger_than_the_forwarding_bound_drains() -> None:
     """A leader refuses what does not fit, part by part; the rest is taken."""
     limits = EngineLimits(forwarded_bytes_max=2 * KIB, entry_bytes_max=KIB)

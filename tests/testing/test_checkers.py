@@ -18,7 +18,12 @@ from craft.raft import RaftState, Role
 from craft.ready import Merged
 from craft.testing.checkers import Checker, Violation, standard, traffic
 from craft.testing.checkers.answers import AnswersArePlaced, ExactlyOnce, RealTime, RejectedHasNoEffect
-from craft.testing.checkers.durability import AcknowledgementsAreDurable, CommitsAreDurable, VotesAreDurable
+from craft.testing.checkers.durability import (
+    AcknowledgementsAreDurable,
+    CommitsAreDurable,
+    CountedIsHeld,
+    VotesAreDurable,
+)
 from craft.testing.checkers.elections import (
     LeaderCompleteness,
     LeadersAreElected,
@@ -699,6 +704,26 @@ def test_a_search_that_gave_up_is_no_verdict(story: Story) -> None:
     checker = Linearizable(model, states_max=1)
     checker.ended(story.world)
     assert "states_max = 1" in checker.gave_up
+
+
+def test_a_leader_that_counts_what_is_not_there_is_found(story: Story) -> None:
+    """An index that the follower has not got, or has of another term."""
+    server, r = story.leader()
+    peer = next(iter(r.progress))
+    r.log.append((after(r),))
+    r.progress[peer].match = r.log.last_index
+    assert "where it is missing" in story.violates(CountedIsHeld, "turned", server)
+
+
+def test_a_leader_may_count_what_a_later_leader_has_cut(story: Story) -> None:
+    """It was there; the follower has met another term since."""
+    server, r = story.leader()
+    peer = next(iter(r.progress))
+    r.log.append((after(r),))
+    r.progress[peer].match = r.log.last_index
+    hard = story.world.disks[peer].synced.hard_states
+    hard[0] = HardState(r.term + 1, None, 0)
+    story.tell(CountedIsHeld, "turned", server)
 
 
 # -- traffic ---------------------------------------------------------------------------------------

@@ -13,7 +13,12 @@ from craft.testing.checkers.answers import (
     RejectedHasNoEffect,
 )
 from craft.testing.checkers.base import Checker, Violation
-from craft.testing.checkers.durability import AcknowledgementsAreDurable, CommitsAreDurable, VotesAreDurable
+from craft.testing.checkers.durability import (
+    AcknowledgementsAreDurable,
+    CommitsAreDurable,
+    CountedIsHeld,
+    VotesAreDurable,
+)
 from craft.testing.checkers.elections import (
     LeaderCompleteness,
     LeadersAreElected,
@@ -61,6 +66,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         LeaderCompleteness(ledger),
         VotesAreDurable(),
         AcknowledgementsAreDurable(),
+        CountedIsHeld(),
         StateMachineSafety(ledger),
         CommitsAreDurable(ledger),
         CommittedInItsTerm(ledger),

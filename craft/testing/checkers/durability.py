@@ -19,9 +19,10 @@ from craft.messages import (
 )
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import Fresh, Ledger
-from craft.types import GroupId, HardState, ServerId, Term
+from craft.types import GroupId, HardState, Index, ServerId, Term
 
 if typing.TYPE_CHECKING:
+    from craft.raft.state import RaftState
     from craft.testing.server import SimServer
 
 _OTHERS = (AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
@@ -99,6 +100,47 @@ class AcknowledgementsAreDurable(Checker):
             return None
         r = leader.engine.state.raft(m.group)
         return r.log.term_at(m.match_index) if r.leads and r.term == m.term else None
+
+
+class CountedIsHeld(Checker):
+    """What a leader counts on a follower is on that follower's platter, as the leader has it.
+
+    Unless the follower has met a later term since, whose leader may cut it, or its disk has lost it.
+    """
+
+    PROPERTY = "what a leader counts on a server is on its platter"
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[ServerId, int, GroupId], tuple[Term, dict[ServerId, Index]]] = {}
+
+    def turned(self, server: SimServer) -> None:
+        """Look at what has moved."""
+        for group in server.engine.state.led:
+            r = server.engine.state.raft(group)
+            key = (server.id, server.incarnation, group)
+            term, counted = self._counted.get(key, (0, {}))
+            if term != r.term:
+                counted = {}
+                self._counted[key] = r.term, counted
+            for peer, progress in r.progress.items():
+                if progress.match != counted.get(peer, 0):
+                    counted[peer] = progress.match
+                    self._look(server, r, peer, progress.match)
+
+    def _look(self, server: SimServer, r: RaftState, peer: ServerId, match: Index) -> None:
+        world, term = server.world, r.log.term_at(match)
+        disk = world.disks[peer]
+        hard = disk.synced.hard_states[r.group]
+        if peer in world.wiped or disk.spoilt or term is None or (hard is not None and hard.term > r.term):
+            return
+        log = disk.synced.logs[r.group]
+        found = log[match - 1].term if match <= len(log) else None
+        if found != term:
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} leads group {r.group} in term {r.term} and counts entry {match} of term"
+                f" {term} on server {peer}, where it is {'missing' if found is None else f'of term {found}'}",
+            )
 
 
 class CommitsAreDurable(Checker):
