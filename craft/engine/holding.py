@@ -15,35 +15,41 @@ from craft.engine import hearing
 from craft.engine.state import MS, EngineState, Peer
 from craft.messages import AppendAccepted, AppendEntries, Message
 from craft.raft import RaftState, replication
-from craft.types import Entry, ServerId, Timestamp, is_command
+from craft.types import Entry, Index, ServerId, Timestamp, is_command
 
 HELD_BACK_MS_MAX = 5
 """So long may the one disk that is meant to have an entry take, before all others are asked to have it."""
+
+ACKNOWLEDGED = 0
+"""No entry's index: where an acknowledgement is held."""
 
 
 def post(e: EngineState, r: RaftState, peer: Peer, message: Message) -> None:
     """Queue a message for a peer: for a frame at once, or for the next that leaves."""
     if type(message) is AppendEntries:
         if _closing_can_wait(e, r, peer, message):
-            peer.later.append((e.now.monotonic_ns, message))
+            _hold(e, peer, message, message.prev_index + 1)
             return
     elif type(message) is AppendAccepted:
         if _acknowledgement_can_wait(e, r, peer, message):
-            _hold_acknowledgement(e, r, peer, message)
+            peer.later.pop((r.group, ACKNOWLEDGED), None)  # the newer says it all
+            _hold(e, peer, message, ACKNOWLEDGED)
             return
         r.probed = False
     peer.out.append(message)
 
 
-def _hold_acknowledgement(e: EngineState, r: RaftState, peer: Peer, message: AppendAccepted) -> None:
-    """The newer says it all; but if the older waits in vain, so does this one."""
-    since = e.now.monotonic_ns
-    for held in peer.later:
-        if type(held[1]) is AppendAccepted and held[1].group == r.group:
-            since = held[0] if _still_matters(r, held[1]) else since
-            peer.later.remove(held)
-            break
-    peer.later.append((since, message))
+def _hold(e: EngineState, peer: Peer, message: AppendEntries | AppendAccepted, index: Index) -> None:
+    peer.later[message.group, index] = message
+    peer.watched.append((e.now.monotonic_ns, message))
+
+
+def take(peer: Peer) -> tuple[AppendEntries | AppendAccepted, ...]:
+    """What was held back: it leaves now, or its connection broke."""
+    held = tuple(peer.later.values())
+    peer.later.clear()
+    peer.watched.clear()
+    return held
 
 
 def _closing_can_wait(e: EngineState, r: RaftState, peer: Peer, message: AppendEntries) -> bool:
@@ -85,12 +91,12 @@ def too_long(e: EngineState, peer: Peer) -> bool:
 
     A closing entry is spared once its leader has it on disk, an acknowledgement once the commit is inferred.
     """
-    since = min(
-        (held[0] for held in peer.later if _still_matters(e.raft(held[1].group), held[1])), default=None
-    )
-    if since is None:
+    watched = peer.watched
+    while watched and not _still_matters(e.raft(watched[0][1].group), watched[0][1]):
+        watched.popleft()
+    if not watched:
         return False
-    until = since + HELD_BACK_MS_MAX * MS
+    until = watched[0][0] + HELD_BACK_MS_MAX * MS
     if e.now.monotonic_ns < until:
         e.wake_at = min(e.wake_at, until)
         return False

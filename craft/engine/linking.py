@@ -42,8 +42,8 @@ def turn(e: EngineState, out: Ready) -> None:
     for peer_id, peer in e.peers.items():  # in rising order
         if not peer.linked:
             peer.out.clear()
-            peer.later.clear()
-        elif peer.out or peer.frame_due or (peer.later and holding.too_long(e, peer)):
+            holding.take(peer)
+        elif peer.out or peer.frame_due or (peer.watched and holding.too_long(e, peer)):
             out.frames[peer_id] = _frame(e, peer)
         peer.frame_due = False
 
@@ -118,8 +118,7 @@ def _frame(e: EngineState, peer: Peer) -> Frame:
     if peer.durable_due:
         peer.out += [_durable(e.raft(group)) for group in sorted(peer.durable_due) if e.raft(group).leads]
         peer.durable_due.clear()
-    messages = (*(message for _, message in peer.later), *peer.out)
-    peer.later, peer.out = [], []
+    messages, peer.out = (*holding.take(peer), *peer.out), []
     commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
     monotonic, clock = e.now

@@ -50,8 +50,10 @@ class Peer:
     links: tuple[ServerId, ...] = ()  # whom it hears directly
     asked_at: int | None = None  # monotonic: its last question for a read
     out: list[Message] = field(default_factory=list)
-    later: list[tuple[int, AppendEntries | AppendAccepted]] = field(default_factory=list)
-    """Since when (monotonic) these wait for the next frame, because nobody there waits for them."""
+    later: dict[tuple[GroupId, Index], AppendEntries | AppendAccepted] = field(default_factory=dict)
+    """For the next frame, as nobody there waits for them; by group and first index (acknowledgements: 0)."""
+    watched: deque[tuple[int, AppendEntries | AppendAccepted]] = field(default_factory=deque)
+    """Since when (monotonic) messages were held back that had better leave, should a disk be slow."""
     commits_due: set[GroupId] = field(default_factory=set)
     durable_due: set[GroupId] = field(default_factory=set)  # led here, and durable further than it knows
     frame_due: bool = False

@@ -9,7 +9,7 @@ import pytest
 from craft.engine import holding
 from craft.engine.state import EngineState
 from craft.messages import AppendAccepted, AppendEntries, Message
-from craft.raft import replication
+from craft.raft import RaftState, replication
 from craft.types import Entry
 from tests.driver import MS, SECOND, Cluster
 
@@ -49,10 +49,10 @@ def held(c: Cluster, message: Message) -> bool:
     """Is it kept back from server 1?"""
     e = state(c)
     peer = e.peers[1]
-    peer.out, peer.later = [], []
+    peer.out = []
+    holding.take(peer)
     holding.post(e, e.raft(0 if type(message) is AppendEntries else 1), peer, message)
-    assert bool(peer.later) != bool(peer.out)
-    return bool(peer.later)
+    return not peer.out
 
 
 def test_what_nobody_waits_for_is_held(c: Cluster) -> None:
@@ -130,7 +130,7 @@ def test_what_waits_in_vain_is_brought_out(c: Cluster) -> None:
     for _ in range(holding.HELD_BACK_MS_MAX):
         e.now = e.now._replace(monotonic_ns=e.now.monotonic_ns + MS)
         holding.post(e, e.raft(1), e.peers[1], beyond)
-    assert holding.too_long(e, e.peers[1]) and len(e.peers[1].later) == 1
+    assert holding.too_long(e, e.peers[1]) and holding.take(e.peers[1]) == (beyond,)
 
 
 def test_what_is_done_waits_for_the_heartbeat(c: Cluster) -> None:
@@ -139,3 +139,20 @@ def test_what_is_done_waits_for_the_heartbeat(c: Cluster) -> None:
     assert held(c, closing(c)) and held(c, acknowledgement(c))
     e.now = e.now._replace(monotonic_ns=e.now.monotonic_ns + SECOND)
     assert not holding.too_long(e, e.peers[1])
+
+
+def test_what_is_held_costs_a_turn_one_look(c: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat's worth of messages: each is looked at once, not in each turn."""
+    e, looks = state(c), 0
+    matters = holding._still_matters
+
+    def counted(r: RaftState, message: AppendEntries | AppendAccepted) -> bool:
+        nonlocal looks
+        looks += 1
+        return matters(r, message)
+
+    monkeypatch.setattr(holding, "_still_matters", counted)
+    for _ in range(100):
+        holding.post(e, e.raft(1), e.peers[1], acknowledgement(c))
+        holding.too_long(e, e.peers[1])
+    assert looks == 100
