@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 from craft.client_sessions import ClientResults
-from craft.errors import ApplyFailed
+from craft.errors import ApplyFailed, Overloaded, Rejected, SessionEnded, Unknown
+from craft.limits import CLIENT_SESSIONS_MAX, CLIENT_WINDOW_REQUESTS_MAX
 from craft.ready import Judged, Merged, Verdict
 from craft.state_machine import Batch, StateMachine
 from craft.types import Position, Timestamp
@@ -38,6 +39,21 @@ class Told(NamedTuple):
     timestamp: Timestamp
     results: Results = None
     known: bool = True  # False: it took effect, and its results are no longer kept
+
+
+def effective(told: Told) -> None:
+    """Raise the error that a verdict without effect means, of this attempt: another may have had one."""
+    if told.verdict is Verdict.ENDED:
+        raise SessionEnded("the session is not open: this attempt has no effect")
+    if told.verdict is Verdict.FULL:
+        raise Overloaded(f"{CLIENT_SESSIONS_MAX} sessions of clients are open, which is CLIENT_SESSIONS_MAX")
+    if told.verdict is Verdict.BEYOND:
+        raise Rejected(
+            f"the request is {CLIENT_WINDOW_REQUESTS_MAX} or more (CLIENT_WINDOW_REQUESTS_MAX) ahead of the"
+            " first that was not answered"
+        )
+    if told.verdict is Verdict.ANSWERED:
+        raise Unknown("the client said that the request was answered")
 
 
 Answer = tuple[Any, Any]

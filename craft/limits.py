@@ -192,6 +192,9 @@ CLIENT_SESSION_TTL_MS = 60_000
 CLIENT_SESSION_TTL_MS_MAX = 24 * 60 * 60 * 1000
 """Its greatest: what a client leaves behind is gone after a day."""
 
+CLIENT_FLOOR_POLL_MS = 10
+"""How often a floor ahead of a server's time is looked at: clocks differ by little more."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteLimits:

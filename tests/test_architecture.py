@@ -25,6 +25,7 @@ FLOORS = """
 1  reads/
 1  sessions/
 1  client_sessions/
+1  insisting/
 1  recovery/
 1  placement/
 1  clock.interval

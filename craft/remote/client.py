@@ -3,10 +3,8 @@
 Knows the operations of `craft.server.listener_sessions`. Many tasks may use one client at once.
 
 Invariants
-- A request keeps its number through all its attempts, so it takes effect at most once in its session; and
-  once the session has ended, none of them will any more.
-- *Uncertain* is a request of which an attempt's answer was lost. Only one that is certainly without effect is
-  rejected, or begun anew in another session.
+- A request keeps its number through all its attempts; what they come to is judged in `craft.insisting`, which
+  the simulator runs too.
 - The answered-below line and the floor (the greatest timestamp that we were answered at) are read together
   and travel together (PROTOCOL 5, †).
 - The session is opened by the first call that needs it, and touched while there is nothing else to say.
@@ -19,7 +17,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 
@@ -36,10 +34,9 @@ from craft.errors import (
     Rejected,
     RemoteError,
     ResultLost,
-    SessionEnded,
-    Unknown,
     Unreachable,
 )
+from craft.insisting import Asked, BeginAnew, Next
 from craft.limits import (
     CLIENT_SESSION_TTL_MS,
     CLIENT_SESSION_TTL_MS_MAX,
@@ -62,10 +59,6 @@ _REJECTIONS = {kind.__name__: kind for kind in (CommandTooLarge, NotReady, Overl
 
 ENVELOPE_BYTES = 128
 """What a request carries beside its commands, at most."""
-
-
-class _BeginAnew(Exception):
-    """The session ended, and the request certainly had no effect in it."""
 
 
 class Client:
@@ -117,7 +110,7 @@ class Client:
                 number = await session.begin()
                 try:
                     return await self._insist(session, number, listed)
-                except _BeginAnew:
+                except BeginAnew:
                     continue
                 finally:
                     session.settle(number)
@@ -154,14 +147,12 @@ class Client:
 
     async def _insist(self, session: Session, number: int, commands: list[bytes]) -> Sequence[Any]:
         """Attempt after attempt, until the request is answered."""
-        uncertain = False
+        asked = Asked()
         while True:
             try:
                 link = await self._links.reach()
             except Unreachable as error:
-                if uncertain:
-                    raise Unknown(f"an attempt's answer was lost, and then: {error}") from error
-                raise
+                asked.unreachable(error)
             # (†) Read together, at one moment, and sent together.
             line, floor = session.below, self._timestamp
             request = [session.id, session.opened, number, line, floor, commands]
@@ -172,11 +163,12 @@ class Client:
             if outcome == OK:
                 return self._results(value)
             if outcome == ENDED:
-                self._forget(session, uncertain=uncertain)
+                self._forget(session)
+                asked.ended()
             if outcome in {REJECTED, FAILED}:
-                await self._refused(link, outcome, value, uncertain=uncertain)
+                await self._refused(link, outcome, value, asked)
             else:
-                uncertain = True
+                asked.lost()
                 self._links.leave(link)
 
     def _results(self, value: Any) -> Sequence[Any]:
@@ -187,27 +179,17 @@ class Client:
             raise RemoteError(f"results are {shown(results)}; allowed is an array")
         return results
 
-    def _forget(self, session: Session, *, uncertain: bool) -> NoReturn:
+    def _forget(self, session: Session) -> None:
         """The session has ended. Another one is opened for whoever needs it."""
         if self._session is session:
             self._session = None
-        if uncertain:
-            raise SessionEnded(
-                "the session ended while the answer of an attempt was lost: it took effect then, or never"
-            )
-        raise _BeginAnew
 
-    async def _refused(self, link: Link, outcome: str | None, value: Any, *, uncertain: bool) -> None:
+    async def _refused(self, link: Link, outcome: str | None, value: Any, asked: Asked) -> None:
         """An attempt without effect: raise what it means, or return to try again."""
-        error = _error(outcome, value)
-        if type(error) in {NotReady, Rejected}:  # this server does not serve now; another may
+        if asked.refused(_error(outcome, value)) is Next.ELSEWHERE:
             self._links.leave(link)
-        elif uncertain and isinstance(error, Rejected):
-            await trio.sleep(self._limits.retry_delay_ms_max / 1000)  # overloaded; and we must know
-        elif uncertain:
-            raise Unknown(f"an attempt's answer was lost, and then: {error}") from error
         else:
-            raise error
+            await trio.sleep(self._limits.retry_delay_ms_max / 1000)
 
     async def _attempt(
         self, link: Link, operation: str, argument: Any, session: Session | None = None
@@ -238,7 +220,7 @@ class Client:
             if outcome == OK:
                 return value
             if outcome in {REJECTED, FAILED}:
-                await self._refused(link, outcome, value, uncertain=False)
+                await self._refused(link, outcome, value, Asked())
             else:
                 self._links.leave(link)
 
@@ -286,8 +268,8 @@ class Client:
                 outcome, value = await self._attempt(link, "touch", [session.id, session.opened], session)
             except Unreachable:
                 continue
-            if outcome == ENDED and self._session is session:
-                self._session = None
+            if outcome == ENDED:
+                self._forget(session)
             elif outcome == OK:
                 self._placed(value)
             else:

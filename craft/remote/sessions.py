@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import trio
 
-from craft.limits import CLIENT_WINDOW_REQUESTS_MAX
+from craft.insisting import Window
 
 
 class Session:
@@ -22,26 +22,22 @@ class Session:
         self.id = session_id
         self.opened = opened
         self.active_at = now  # when the last request was sent whose answer came
-        self._next = 1
-        self._unanswered: dict[int, None] = {}  # in rising order
+        self._window = Window()
         self._moved = trio.Event()
 
     @property
     def below(self) -> int:
         """Every request below was answered."""
-        return next(iter(self._unanswered), self._next)
+        return self._window.below
 
     async def begin(self) -> int:
         """The number of a new request; waits where it would run too far ahead. `settle` it in any case."""
-        while self._next - self.below >= CLIENT_WINDOW_REQUESTS_MAX:
+        while self._window.full:
             await self._moved.wait()
-        number = self._next
-        self._next += 1
-        self._unanswered[number] = None
-        return number
+        return self._window.begin()
 
     def settle(self, number: int) -> None:
         """It is answered, or nobody waits for the answer."""
-        del self._unanswered[number]
+        self._window.settle(number)
         self._moved.set()
         self._moved = trio.Event()

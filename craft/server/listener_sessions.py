@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from craft.applying import Told
+from craft.applying import Told, effective
 from craft.client_sessions import (
     SESSION_ID_BYTES,
     CloseTag,
@@ -33,14 +33,8 @@ from craft.client_sessions import (
     TouchTag,
     encode_tagged,
 )
-from craft.errors import Overloaded, Rejected, SessionEnded, Unknown
-from craft.limits import (
-    CLIENT_SESSION_TTL_MS_MAX,
-    CLIENT_SESSION_TTL_MS_MIN,
-    CLIENT_SESSIONS_MAX,
-    CLIENT_WINDOW_REQUESTS_MAX,
-)
-from craft.ready import Verdict
+from craft.errors import Rejected, Unknown
+from craft.limits import CLIENT_FLOOR_POLL_MS, CLIENT_SESSION_TTL_MS_MAX, CLIENT_SESSION_TTL_MS_MIN
 from craft.server.calls import Call, pack
 from craft.server.listener_requests import (
     OPERATIONS,
@@ -55,9 +49,6 @@ from craft.wire.fields import shown
 
 if TYPE_CHECKING:
     from craft.server.core import Server
-
-FLOOR_POLL_MS = 10
-"""How often a floor ahead of this server's time is looked at: clocks differ by little more."""
 
 
 class _ClientCall(Call):
@@ -94,26 +85,16 @@ async def _merge(
 
 async def _wait_for_floor(server: Server[Any], floor: Timestamp) -> None:
     wait_ms = server.config.engine.floor_wait_ms_max
-    for _ in range(1 + wait_ms // FLOOR_POLL_MS):
+    for _ in range(1 + wait_ms // CLIENT_FLOOR_POLL_MS):
         if server.engine.takes_floor(floor):
             return
-        await trio.sleep(FLOOR_POLL_MS / 1000)
+        await trio.sleep(CLIENT_FLOOR_POLL_MS / 1000)
     raise Rejected(f"answered at {floor}, which this server's time has not reached in {wait_ms} ms")
 
 
 def _place(told: Told, value: Any = None) -> Placed:
     """Where it was merged, or the error that its verdict means."""
-    if told.verdict is Verdict.ENDED:
-        raise SessionEnded("the session is not open: this attempt has no effect")
-    if told.verdict is Verdict.FULL:
-        raise Overloaded(f"{CLIENT_SESSIONS_MAX} sessions of clients are open, which is CLIENT_SESSIONS_MAX")
-    if told.verdict is Verdict.BEYOND:
-        raise Rejected(
-            f"the request is {CLIENT_WINDOW_REQUESTS_MAX} or more (CLIENT_WINDOW_REQUESTS_MAX) ahead of the"
-            " first that was not answered"
-        )
-    if told.verdict is Verdict.ANSWERED:
-        raise Unknown("the client said that the request was answered")
+    effective(told)
     return Placed(told.position, told.timestamp, value, told.known)
 
 
