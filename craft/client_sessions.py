@@ -23,6 +23,7 @@ Reference: PROTOCOL 5; Raft dissertation 6.3.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -155,6 +156,10 @@ class ClientSessions:
     def __len__(self) -> int:
         return len(self._open)
 
+    def items(self) -> Iterator[tuple[SessionId, ClientSession]]:
+        """All of them, in an order that is the same everywhere."""
+        return iter(sorted(self._open.items()))
+
     def get(self, session_id: SessionId) -> ClientSession | None:
         """An open session."""
         return self._open.get(session_id)
@@ -248,10 +253,11 @@ def _admit(session: ClientSession, tag: RequestTag) -> Verdict:
 class ClientResults:
     """What executed requests were answered, for their repetitions. Changes in applied order only."""
 
-    __slots__ = ("_kept", "_requests", "bytes")
+    __slots__ = ("_bytes_max", "_kept", "_requests", "bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = CLIENT_RESULTS_BYTES_MAX) -> None:
         self.bytes = 0
+        self._bytes_max = bytes_max  # the same on every server, or they keep other results
         self._kept: dict[tuple[SessionId, int], bytes] = {}  # the oldest first
         self._requests: dict[SessionId, dict[int, None]] = {}  # those of a session, the oldest first
 
@@ -263,9 +269,13 @@ class ClientResults:
         self._kept[session_id, request] = packed
         self._requests.setdefault(session_id, {})[request] = None
         self.bytes += len(packed) + CLIENT_RESULT_OVERHEAD_BYTES
-        while self.bytes > CLIENT_RESULTS_BYTES_MAX:
+        while self.bytes > self._bytes_max:
             mark("oldest client result forgotten")
             self._forget(*next(iter(self._kept)))
+
+    def items(self) -> Iterator[tuple[tuple[SessionId, int], bytes]]:
+        """All that is kept, the oldest first."""
+        return iter(self._kept.items())
 
     def find(self, session_id: SessionId, request: int) -> bytes | None:
         """A request's result; None where it is no longer known."""

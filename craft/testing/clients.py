@@ -14,6 +14,7 @@ import msgpack
 
 from craft.errors import Rejected
 from craft.testing.history import Operation, Outcome
+from craft.testing.session_clients import SessionClients
 from craft.types import ServerId
 
 if typing.TYPE_CHECKING:
@@ -34,12 +35,27 @@ class Clients:
         self._homes: dict[int, ServerId] = {}
         self._waits_for: dict[int, int] = {}  # client -> number of its operation
         self.stopped = False
+        plan = world.plan.remote
+        self.remote = SessionClients(world, workload, plan, self.read) if plan is not None else None
         world.settled = self._settled
 
     def start(self) -> None:
         """Let all clients begin."""
         for client in range(1, self._world.plan.clients + 1):
-            self._think(client)
+            if self.remote is None or client not in self.remote:
+                self._think(client)
+        if self.remote is not None:
+            self.remote.start()
+
+    def finish(self) -> list[Operation]:
+        """Nobody begins anything any more; remote clients do one last write."""
+        self.stopped = True
+        return self.remote.finish() if self.remote is not None else []
+
+    @property
+    def waiting(self) -> bool:
+        """Does a remote client still wait for an outcome?"""
+        return self.remote is not None and self.remote.waiting
 
     def _think(self, client: int) -> None:
         low, high = self._world.plan.think
@@ -47,6 +63,8 @@ class Clients:
 
     def _settled(self, operation: Operation) -> None:
         """An operation has its outcome."""
+        if self.remote is not None and operation.client in self.remote:
+            self.remote.settled(operation)
         if self._waits_for.get(operation.client) == operation.number:
             del self._waits_for[operation.client]
             self._think(operation.client)

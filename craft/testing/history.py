@@ -13,12 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from craft.types import Position, ServerId, Timestamp
 
 Kind: TypeAlias = Literal["write", "read"]
 KINDS = ("write", "read")
+
+
+class ClientRequest(NamedTuple):
+    """The name under which a remote client asks: a number in its session."""
+
+    session: bytes
+    opened: Position
+    number: int
 
 
 class Outcome(Enum):
@@ -60,6 +68,12 @@ class Operation:
     within a stated bound of the clocks."""
     session: int = 0
     """The serial number of the server's incarnation that was asked: all its clients share one session."""
+    names: tuple[ClientRequest, ...] = ()
+    """Of a remote client's write: what it was asked as, in one session after the other. One takes effect."""
+    told: Position | None = None
+    """Where the answer of a remote client's write was merged: the write's place, or that of a repetition."""
+    results_lost: bool = False
+    """It took effect, and what it was answered then is no longer known."""
 
 
 class History:

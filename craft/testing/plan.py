@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from craft.limits import EngineLimits
+from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, EngineLimits
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -48,6 +48,19 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteClients:
+    """Clients that write as a remote client does: in a session, asking again until they are answered."""
+
+    clients: int  # the first so many of the plan's
+    ttl_ms: int = CLIENT_SESSION_TTL_MS  # that they ask for
+    window: int = 1  # calls of one client at once
+    patience: int = 300 * MS  # without an answer another server is asked; twice as long each time
+    lost: float = 0.0  # the share of answers that do not reach the client
+    silence: Span = (0, 0)  # a client stands still for so long now and then; (0, 0): never
+    results_bytes_max: int = CLIENT_RESULTS_BYTES_MAX  # kept for requests that are repeated, on each server
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One run."""
 
@@ -73,6 +86,7 @@ class Plan:
     reads: float = 0.3  # the share of reads
     committed: float = 0.0  # the share of writes whose clients want no more than the level `committed`
     clock_error: int | None = None  # the bound of all clocks' errors that is stated, and kept
+    remote: RemoteClients | None = None  # clients with sessions of their own
     duration: int = 5 * SECOND  # of the fault phase
     faults: tuple[Fault, ...] = ()
 
@@ -88,8 +102,13 @@ class Plan:
             if found.pop("format", None) != FORMAT:
                 raise ValueError(f"not a plan of format {FORMAT}")
             found["limits"] = EngineLimits(**found["limits"])
+            found["remote"] = _remote(found.get("remote"))
             found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
             spans = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
             return cls(**{**found, **spans})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {error}") from error
+
+
+def _remote(found: Any) -> RemoteClients | None:
+    return None if found is None else RemoteClients(**{**found, "silence": tuple(found["silence"])})

@@ -176,13 +176,13 @@ class Run:
         for fault in self.plan.faults:
             if fault.permanent:
                 self._begin_for_ever(fault)
-        self.clients.stopped = True
+        last = self.clients.finish()
         core = [i for i in world.ids if i not in world.lost | self._left_out]
         self._must(
             lambda: any(i not in world.servers or not world.servers[i].engine.session_open for i in core),
             f"every server of the healthy majority {core} becomes ready",
         )
-        fresh = [ask(i) for i in core for ask in (self.clients.write, self.clients.read)]
+        fresh = last + [ask(i) for i in core for ask in (self.clients.write, self.clients.read)]
         self._must(
             lambda: self._outstanding(core, fresh), f"everything outstanding on servers {core} completes"
         )
@@ -230,7 +230,7 @@ class Run:
 
     def _outstanding(self, core: list[ServerId], fresh: list[Operation]) -> bool:
         world = self.world
-        waiting = any(world.servers[i].operations for i in core if i in world.servers)
+        waiting = any(world.servers[i].operations for i in core if i in world.servers) or self.clients.waiting
         return waiting or any(one.outcome is Outcome.OPEN for one in fresh)
 
     def _must(self, condition: Callable[[], bool], promise: str) -> None:

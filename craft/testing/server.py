@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from craft.applying import Applier
+from craft.client_sessions import ClientResults
 from craft.engine import Engine
 from craft.messages import Frame
 from craft.ready import Load, Merged, Ready
 from craft.state_machine import Batch
 from craft.testing.disk import SimulatedDisk
 from craft.testing.history import Operation
+from craft.testing.session_clients import Attempt
 from craft.types import Instant, Recovered, ServerId, Write
 
 if typing.TYPE_CHECKING:
@@ -57,11 +59,14 @@ class SimServer:
         # Monotonic clocks of different servers and boots have nothing in common.
         self.monotonic_offset = world.rng_engines.randrange(10**15)
         self.applier = _Watched(machine)
+        if world.plan.remote is not None:
+            self.applier.client_results = ClientResults(world.plan.remote.results_bytes_max)
         self.inbox: list[Input] = []
         self.turn_at: int | None = None  # when the next turn is due
         self.turns_now = (0, 0)  # (instant, turns at it)
         self.syncing: int | None = None  # the engine's number of the write that is being synced
         self.operations: dict[int, Operation] = {}  # what its clients wait for
+        self.attempts: dict[int, Attempt] = {}  # of remote clients
         self.applied_position = 0
         self.paused = False
         self.leaders_seen: list[Any] = [(0, None)] * world.plan.groups
@@ -148,8 +153,11 @@ class SimServer:
             for request in merged.requests
             if request.token is not None
         }
-        for operation, results in answers:
-            self.world.answered(self, operation, results, positions[operation.number])
+        for token, results in answers:
+            if isinstance(token, Attempt):
+                token.end(self, results)
+            else:
+                self.world.answered(self, token, results, positions[token.number])
 
     def _serve(self, operation: Operation) -> None:
         query = getattr(self.machine, "query", None)

@@ -14,11 +14,11 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from craft.limits import EngineLimits
-from craft.testing.plan import MS, SECOND, Fault, Plan
+from craft.testing.plan import MS, SECOND, Fault, Plan, RemoteClients
 
 RUNS_MAX = 400
 """Runs that a search may take."""
@@ -141,9 +141,20 @@ def _fewer_clients(plan: Plan) -> Iterator[Plan]:
 
 
 def _without_noise(plan: Plan) -> Iterator[Plan]:
+    if plan.remote is not None:
+        yield replace(plan, remote=None)
+        yield from (replace(plan, remote=remote) for remote in _plain_remote(plan.remote))
     for name, value in PLAIN.items():
         if getattr(plan, name) != value:
             yield replace(plan, **{name: value})
+
+
+def _plain_remote(remote: RemoteClients) -> Iterator[RemoteClients]:
+    """One client with nothing special, then each speciality without the others."""
+    plain = RemoteClients(1)
+    for one in fields(remote):
+        if getattr(remote, one.name) != getattr(plain, one.name):
+            yield replace(remote, **{one.name: getattr(plain, one.name)})
 
 
 def _plain_faults(plan: Plan) -> Iterator[Plan]:

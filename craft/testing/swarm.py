@@ -15,10 +15,10 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 
-from craft.limits import KIB, EngineLimits
+from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
 from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS
 from craft.testing.moments import MOMENTS
-from craft.testing.plan import MS, SECOND, Fault, Plan
+from craft.testing.plan import MS, SECOND, Fault, Plan, RemoteClients
 from craft.testing.workloads import WORKLOADS
 
 FAULTS_MAX = 80
@@ -70,12 +70,26 @@ ABOUT_LEADERS = 0.15
 DRAMAS = {"seesaw": 8, "relapse": 4, "strand": 3, "crash_pair": 3, "repeat_past": 2, "power_off": 1}
 """What happens there."""
 
+WITH_SESSIONS = 0.25
+"""The share of runs in which some clients have sessions of their own, as remote clients do."""
+
+ABOUT_FLOORS = 0.35
+"""The share of these that are about what a session's next write must come behind, and little else."""
+
+AT_ANSWERS = ("kill", "power_off", "pause")
+"""What happens there to a server that has just answered."""
+
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
 
 def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
     """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
+    plan = _draw(seed, only, workload)
+    return _sessions(random.Random(f"{seed} sessions"), plan, FAULTS if only is None else only)
+
+
+def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan:
     rng = random.Random(f"{seed} plan")
     servers = rng.choice((1, 2, 3, 3, 3, 3, 3, 5, 5, 5))
     busy, quick = rng.random() < 0.2, rng.random() < 0.7
@@ -120,6 +134,92 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
     late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
     return replace(plan, faults=(*faults, *_late(few, plan, late)))
+
+
+def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """Some clients have sessions of their own. What else is drawn of the seed stays as it is, mostly."""
+    if rng.random() >= WITH_SESSIONS:
+        return plan
+    if rng.random() < ABOUT_FLOORS:
+        plan = (_told_late if rng.random() < 0.4 else _about_floors)(rng, plan, allowed)
+        return replace(plan, remote=RemoteClients(1, window=rng.choice((1, 3))))
+    remote = RemoteClients(
+        rng.choice((1, 2, 4)),
+        ttl_ms=rng.choice((1000, 1000, CLIENT_SESSION_TTL_MS)),
+        window=rng.choice((1, 1, 3, 8)),
+        patience=rng.choice((20, 100, 300, 1000)) * MS,
+        lost=rng.choice((0.0, 0.02, 0.2)),
+        silence=rng.choice(((0, 0), (100 * MS, 600 * MS), (500 * MS, 2000 * MS))),
+        results_bytes_max=rng.choice((600, CLIENT_RESULTS_BYTES_MAX, CLIENT_RESULTS_BYTES_MAX)),
+    )
+    clients = max(plan.clients, remote.clients)
+    # Long enough for a session to end.
+    return replace(plan, remote=remote, clients=clients, duration=max(plan.duration, 2 * SECOND))
+
+
+def _about_floors(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """A server leads nothing. Its clients ask again as soon as they are told, and want no more than
+    `committed`; it forwards to two leaders whose clocks differ, and who hear of each other late.
+    """
+    error = rng.choice((20, 100)) * MS
+    plan = replace(
+        plan,
+        servers=3,
+        groups=2,
+        limits=_limits(rng, quick=rng.random() < 0.5),
+        delay=(1 * MS, 15 * MS),
+        sync=rng.choice(((0, 0), (200_000, 600_000))),
+        apply=(0, 0),
+        turn=(0, 0),
+        clock_step=rng.choice((1, 10 * MS)),
+        clock_offsets=tuple(rng.choice((-error, error)) for _ in range(3)),
+        clients=rng.choice((2, 3)),
+        think=(0, 2 * MS),
+        patience=rng.choice((100, 300)) * MS,
+        reads=0.0,
+        committed=rng.choice((0.7, 1.0)),
+        clock_error=None,
+        duration=2 * SECOND,
+    )
+    kinds = [kind for kind in AT_ANSWERS if kind in allowed]
+    at_answers = _at_answers(rng, plan, kinds) if rng.random() < 0.5 else ()
+    late = [kind for kind in ("slow_way", "cut_one_way") if kind in allowed]
+    return replace(plan, faults=(*at_answers, *_late(rng, plan, late)))
+
+
+def _told_late(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """The clocks are good, and the bounds upon them tight. But what their readings travel by is slow."""
+    error = 5 * MS
+    plan = replace(
+        plan,
+        servers=3,
+        groups=3,
+        limits=replace(_limits(rng, quick=False), clock_offset_ms_max=2 * error // MS),
+        delay=(100_000, 300_000),
+        sync=(200_000, 600_000),
+        apply=(0, 0),
+        turn=(0, 0),
+        clock_step=1,
+        clock_offsets=tuple(rng.choice((-error, error)) for _ in range(3)),
+        clients=6,
+        think=(1 * MS, 20 * MS),
+        committed=0.7,
+        clock_error=error,
+        duration=2 * SECOND,
+    )
+    late = [kind for kind in ("lag", "pause") if kind in allowed]
+    return replace(plan, faults=tuple(_late(rng, plan, late)))
+
+
+def _at_answers(rng: random.Random, plan: Plan, kinds: list[str]) -> Iterator[Fault]:
+    """Who has just told a client dies, and is back soon."""
+    at, number = rng.randint(1, 300) * MS, 0
+    while kinds and at < plan.duration:
+        number += 1
+        kind = rng.choice(kinds)
+        nth = rng.choice((1, 2, 8))
+        yield Fault(number, kind, at, rng.choice((1, 20)) * MS, rng.getrandbits(32), "answer", nth)
+        at += rng.randint(100, 500) * MS
 
 
 def _about_leaders(rng: random.Random, plan: Plan) -> Plan:

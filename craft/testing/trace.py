@@ -50,6 +50,7 @@ KINDS = {
     "answer": "a client was answered: number, position",
     "reject": "a client's request had no effect and never will",
     "unknown": "a client does not know what became of its request",
+    "ask": "a client with a session attempts a call: the operation's number, and the request's",
     "read": "a client asked for a read",
     "served": "a read was served: number, position",
     "fault": "bad luck begins",

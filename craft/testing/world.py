@@ -18,20 +18,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from craft.errors import ApplyFailed, DamagedStorage, FatalError, StorageFailed, SuspectStorage
-from craft.ready import Merged
+from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed, SuspectStorage
+from craft.ready import Merged, Verdict
 from craft.recovery import TAIL_BYTES_MAX
 from craft.testing.checkers.base import Checker, Hooks, Violation
 from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
-from craft.testing.history import History, Operation
+from craft.testing.history import ClientRequest, History, Operation
 from craft.testing.mail import Mail
 from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
+from craft.testing.session_clients import Attempt
 from craft.testing.trace import WORLD, Trace
-from craft.types import ServerId, Timestamp, Write
+from craft.types import Position, ServerId, Timestamp, Write
 
 TURNS_AT_ONCE_MAX = 200
 """More turns than this at one instant of virtual time: the engine is running in circles."""
@@ -61,6 +62,8 @@ class World:
         self.keep = self.trace.keep
         self.time = 0
         self.history = History()
+        self.effects: dict[ClientRequest, Position] = {}
+        """Where remote clients' requests took effect, by the word of the first server that applied them."""
         self.faults_begun: Counter[str] = Counter()
         self.moments = Moments()
         self.settled: Callable[[Operation], None] = lambda _operation: None
@@ -270,6 +273,8 @@ class World:
         self.trace.fold(self.time, i, how is Crash.KILL)
         for operation in server.operations.values():
             self.unknown(operation)
+        for attempt in list(server.attempts.values()):
+            attempt.end(server, None)
         for hook in self.hooks.crashed:
             hook(server)
         for other in self.ids:
@@ -281,8 +286,11 @@ class World:
         if not server.alive:
             return
         rejected, _ = server.engine.abandon()
-        for operation in rejected:
-            self.reject(operation, "the server ended before it was proposed")
+        for token in rejected:
+            if isinstance(token, Attempt):
+                token.end(server, NotReady("the server ended before it was proposed"))
+            else:
+                self.reject(token, "the server ended before it was proposed")
         self.crash(server.id, Crash.KILL)
 
     def pause(self, i: ServerId) -> None:
@@ -393,11 +401,20 @@ class World:
                 rest = f"position {merged.position} timestamp {merged.timestamp} index {merged.index}"
                 self.note(server.id, "merge", rest, group=merged.group)
             self.note(server.id, "apply", f"position {server.applied_position}")
+        for merged in entries:
+            for judged in merged.clients:
+                if judged.verdict is Verdict.EXECUTED:
+                    name = ClientRequest(judged.session, judged.opened, judged.request)
+                    self.effects.setdefault(name, merged.position)
         for hook in self.hooks.applied:
             hook(server, entries, results)
 
     def answered(
-        self, server: SimServer, operation: Operation, results: Sequence[Any] | None, position: int
+        self,
+        server: SimServer,
+        operation: Operation,
+        results: Sequence[Any] | None,
+        position: Position | None,
     ) -> None:
         """A client gets its answer."""
         server.operations.pop(operation.number, None)

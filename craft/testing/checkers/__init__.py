@@ -13,6 +13,7 @@ from craft.testing.checkers.answers import (
     RejectedHasNoEffect,
 )
 from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.clients import ClientSessionsAgree
 from craft.testing.checkers.durability import (
     AcknowledgementsAreDurable,
     CommitsAreDurable,
@@ -81,6 +82,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         ResultsAgree(),
         StatesAgree(),
         once,
+        ClientSessionsAgree(once.judged),  # behind it
         RejectedHasNoEffect(),
         AnswersArePlaced(once),
         RealTime(),

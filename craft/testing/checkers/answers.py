@@ -18,6 +18,7 @@ import msgpack
 
 from craft.ready import Merged
 from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.clients import Rules, Word
 from craft.testing.checkers.ledger import Ledger
 from craft.testing.history import Operation, Outcome
 from craft.types import Position, ServerId, Timestamp
@@ -64,9 +65,14 @@ class ExactlyOnce(Checker):
         self._requests: list[list[RequestId]] = []  # of each position
         self._operations: dict[int, _Effect] = {}
         self._bodies: Counter[bytes] = Counter()
+        self._clients = Rules()
+        self.judged: list[list[Word]] = []
+        """Of each position, what remote clients' requests come to there."""
 
     def effect(self, operation: Operation) -> Position | None:
-        """Where an operation's origin has applied it."""
+        """Where an operation's origin has applied it; a remote client's: where anybody has."""
+        if operation.names:
+            return self._clients.effects.get(operation.names[-1])
         found = self._operations.get(operation.number)
         return found.position if found is not None else None
 
@@ -84,7 +90,7 @@ class ExactlyOnce(Checker):
     def _merge(self, server: SimServer, merged: Merged) -> None:
         log = self._ledger.committed[merged.group]
         payload = log[merged.index - 1].payload if merged.index <= len(log) else b"\x90"
-        expected = list(self._admitted(payload))
+        expected = list(self._due(merged, payload))
         bodies = [body for _, body in expected]
         if bodies != [request.body for request in merged.requests]:
             raise Violation(
@@ -95,6 +101,19 @@ class ExactlyOnce(Checker):
             )
         self._requests.append([request for request, _ in expected])
         self._bodies.update(bodies)
+
+    def _due(self, merged: Merged, payload: bytes) -> typing.Iterator[tuple[RequestId, bytes]]:
+        """Of what servers' sessions let through, what remote clients' sessions do."""
+        words = self._clients.expire(merged.timestamp)
+        self.judged.append(words)
+        for request, body in self._admitted(payload):
+            due = self._clients.judge(body, merged.position, merged.timestamp)
+            if due is None:
+                yield request, body
+                continue
+            words.append(due.word)
+            if due.body is not None:
+                yield request, due.body
 
     def _admitted(self, payload: bytes) -> typing.Iterator[tuple[RequestId, bytes]]:
         """PROTOCOL 5: in the open session only, and the first time only."""
@@ -126,7 +145,10 @@ class ExactlyOnce(Checker):
             )
 
     def ended(self, world: World) -> None:
-        """Count, body by body; clients may ask for the same twice."""
+        """Count, body by body; clients may ask for the same twice. Remote clients' requests have names."""
+        for operation in world.history:
+            if operation.names:
+                self._count(operation)
         answered: Counter[bytes] = Counter()
         possible: Counter[bytes] = Counter()
         for operation in world.history:
@@ -141,6 +163,16 @@ class ExactlyOnce(Checker):
                     f"requests {msgpack.unpackb(body)} are in the merged log {self._bodies[body]} times;"
                     f" asked for and not rejected {possible[body]} times, answered {answered[body]} times",
                 )
+
+    def _count(self, operation: Operation) -> None:
+        places = [self._clients.effects[name] for name in operation.names if name in self._clients.effects]
+        least, most = operation.outcome is Outcome.OK, operation.outcome is not Outcome.REJECTED
+        if not least <= len(places) <= most:
+            raise Violation(
+                self.PROPERTY,
+                f"operation {operation.number} of remote client {operation.client} is told"
+                f" {operation.outcome.value} and takes effect at positions {places}",
+            )
 
 
 class RejectedHasNoEffect(Checker):
@@ -238,9 +270,11 @@ class RealTime(Checker):
                     f" {operation.invoked}, is answered with position {position}; operation {number} was"
                     f" answered before that with position {before}",
                 )
-        if not self._greatest or position > self._greatest[-1][0]:
+        # A repetition is answered from its own place, which is behind that of the effect.
+        told = max(position, operation.told or 0)
+        if not self._greatest or told > self._greatest[-1][0]:
             self._times.append(operation.returned)
-            self._greatest.append((position, operation.number))
+            self._greatest.append((told, operation.number))
 
 
 class CommittedIsKept(Checker):

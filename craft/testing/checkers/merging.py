@@ -66,7 +66,7 @@ class MergedLogsAgree(Checker):
 
 
 def _content(merged: Merged) -> tuple[Any, ...]:
-    """All but the tokens, which the origin alone has."""
+    """All but the tokens, which the origin alone has, and remote clients' verdicts, which have a checker."""
     return (*merged[:5], [request.body for request in merged.requests])
 
 
