@@ -91,6 +91,8 @@ class Clients:
     def _choose(self, client: int) -> ServerId | None:
         """Where the client asks: where it asked last, or anywhere; a paused server takes nothing."""
         running = [i for i, server in sorted(self._world.servers.items()) if not server.paused]
+        if self._world.plan.forwarded:
+            running = [i for i in running if not self._world.servers[i].engine.state.led] or running
         home = self._homes.get(client)
         if home in running and self._rng.random() < STAYS:
             return home

@@ -83,6 +83,7 @@ class Plan:
     clients: int = 3
     think: Span = (10 * MS, 100 * MS)  # between a client's operations
     patience: int = 3 * SECOND  # a client that waits longer goes on with something else meanwhile
+    forwarded: bool = False  # clients ask servers that lead nothing, where there are any
     reads: float = 0.3  # the share of reads
     committed: float = 0.0  # the share of writes whose clients want no more than the level `committed`
     clock_error: int | None = None  # the bound of all clocks' errors that is stated, and kept

@@ -27,6 +27,7 @@ DURATION_MIN_NS = 100 * MS
 
 PLAIN: dict[str, Any] = {
     "wire": False,
+    "forwarded": False,
     "loss": 0.0,
     "repeat": 0.0,
     "reorder": 0.0,

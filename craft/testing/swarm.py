@@ -161,21 +161,23 @@ def _about_floors(rng: random.Random, plan: Plan, allowed: Collection[str]) -> P
     """A server leads nothing. Its clients ask again as soon as they are told, and want no more than
     `committed`; it forwards to two leaders whose clocks differ, and who hear of each other late.
     """
-    error = rng.choice((20, 100)) * MS
+    # One clock is fast; or all are right, and so coarse that they tie.
+    error, fast = rng.choice((0, 100, 100)) * MS, rng.randrange(3)
     plan = replace(
         plan,
         servers=3,
         groups=2,
-        limits=_limits(rng, quick=rng.random() < 0.5),
-        delay=(1 * MS, 15 * MS),
+        limits=_limits(rng, quick=True),
+        delay=rng.choice(((200_000, 600_000), (1 * MS, 3 * MS))),
         sync=rng.choice(((0, 0), (200_000, 600_000))),
         apply=(0, 0),
-        turn=(0, 0),
-        clock_step=rng.choice((1, 10 * MS)),
-        clock_offsets=tuple(rng.choice((-error, error)) for _ in range(3)),
+        turn=rng.choice(((0, 0), (0, 2 * MS))),
+        clock_step=1 if error else 10 * MS,
+        clock_offsets=tuple(error if i == fast else -error for i in range(3)),
         clients=rng.choice((2, 3)),
         think=(0, 2 * MS),
         patience=rng.choice((100, 300)) * MS,
+        forwarded=True,
         reads=0.0,
         committed=rng.choice((0.7, 1.0)),
         clock_error=None,
@@ -183,7 +185,7 @@ def _about_floors(rng: random.Random, plan: Plan, allowed: Collection[str]) -> P
     )
     kinds = [kind for kind in AT_ANSWERS if kind in allowed]
     at_answers = _at_answers(rng, plan, kinds) if rng.random() < 0.5 else ()
-    late = [kind for kind in ("slow_way", "cut_one_way") if kind in allowed]
+    late = [kind for kind in ("slow_way", "slow_way", "cut_one_way", "pause") if kind in allowed]
     return replace(plan, faults=(*at_answers, *_late(rng, plan, late)))
 
 

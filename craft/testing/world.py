@@ -16,8 +16,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+from craft.applying import unpack
 from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed, SuspectStorage
 from craft.ready import Merged, Verdict
 from craft.recovery import TAIL_BYTES_MAX
@@ -30,7 +31,7 @@ from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
-from craft.testing.session_clients import Attempt
+from craft.testing.session_clients import Attempt, carried
 from craft.testing.trace import WORLD, Trace
 from craft.types import Position, ServerId, Timestamp, Write
 
@@ -41,6 +42,14 @@ LEAST_NS = 1000
 """What takes time takes at least this."""
 
 Event = Callable[[], None]
+
+
+class Effect(NamedTuple):
+    """Of a remote client's request."""
+
+    position: Position
+    results: Sequence[Any] | None
+    carried: Any  # what they were then, as they travel
 
 
 class World:
@@ -62,8 +71,8 @@ class World:
         self.keep = self.trace.keep
         self.time = 0
         self.history = History()
-        self.effects: dict[ClientRequest, Position] = {}
-        """Where remote clients' requests took effect, by the word of the first server that applied them."""
+        self.effects: dict[ClientRequest, Effect] = {}
+        """Of remote clients' requests, by the word of the first server that applied them."""
         self.faults_begun: Counter[str] = Counter()
         self.moments = Moments()
         self.settled: Callable[[Operation], None] = lambda _operation: None
@@ -401,13 +410,20 @@ class World:
                 rest = f"position {merged.position} timestamp {merged.timestamp} index {merged.index}"
                 self.note(server.id, "merge", rest, group=merged.group)
             self.note(server.id, "apply", f"position {server.applied_position}")
-        for merged in entries:
-            for judged in merged.clients:
-                if judged.verdict is Verdict.EXECUTED:
-                    name = ClientRequest(judged.session, judged.opened, judged.request)
-                    self.effects.setdefault(name, merged.position)
+        for merged, result in zip(entries, results, strict=True):
+            if merged.clients:
+                self._note_effects(merged, result)
         for hook in self.hooks.applied:
             hook(server, entries, results)
+
+    def _note_effects(self, merged: Merged, results: Sequence[Any] | None) -> None:
+        for judged in merged.clients:
+            name = ClientRequest(judged.session, judged.opened, judged.request)
+            if judged.verdict is Verdict.EXECUTED and name not in self.effects:
+                start = sum(len(unpack(request.body)) for request in merged.requests[: judged.part])
+                size = len(unpack(merged.requests[judged.part].body))
+                part = None if results is None else list(results[start : start + size])
+                self.effects[name] = Effect(merged.position, part, carried(part))
 
     def answered(
         self,

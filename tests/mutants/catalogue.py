@@ -454,6 +454,84 @@ SESSIONS = (
         "A server that no leader hears keeps its clients waiting: found by the simulator.",
         ("craft.engine.proposing:_detours", "near = [", "near = [] and ["),
     ),
+    _mutant(
+        "session_floor_is_the_answered_timestamp",
+        "PROTOCOL 2 (†), attack 7",
+        "A session's next write may tie with what it was answered: a tie sorts by group.",
+        (
+            "craft.engine.leading:_take",
+            "max(floor, proposal.answered_timestamp + 1)",
+            "max(floor, proposal.answered_timestamp)",
+        ),
+    ),
+    _mutant(
+        "floor_is_compared_instead_of_the_answer",
+        "PROTOCOL 2 (†), attack 17",
+        "A proposal waits until time is beyond what its session was answered, not until it is there.",
+        (
+            "craft.engine.leading:_take",
+            "proposal.answered_timestamp > max(",
+            "proposal.answered_timestamp + 1 > max(",
+        ),
+    ),
+    _mutant(
+        "answered_line_travels_without_its_floor",
+        "PROTOCOL 5 (†), attack 3",
+        "A proposal says what was answered, and not up to when.",
+        (
+            "craft.engine.proposing:_proposal",
+            "answered = max(e.answered_timestamp, pending.floor)",
+            "answered = pending.floor",
+        ),
+    ),
+    _mutant(
+        "session_is_opened_without_reading_first",
+        "PROTOCOL 5 (†), attack 3",
+        "A starting server opens its session before what its predecessors were answered is merged here.",
+        (
+            "craft.engine.core:Engine.__init__",
+            "e.reads.add(reading.SessionRead())",
+            "proposing.begin_session(e)",
+        ),
+    ),
+    _mutant(
+        "sessions_expire_by_a_local_clock",
+        "PROTOCOL 5",
+        "A client's session ends when the server's own clock says so, not by merged time.",
+        (
+            "craft.engine.merging:_merge",
+            "e.clients.expire(timestamp) if timestamp > e.clients.expires",
+            "e.clients.expire(e.now.clock_ns) if e.now.clock_ns > e.clients.expires",
+        ),
+    ),
+    _mutant(
+        "repeated_client_request_takes_effect",
+        "PROTOCOL 5",
+        "A remote client's request that was merged before, through another server, is applied again.",
+        ("craft.client_sessions:_admit", "if tag.request in session.executed:", "if False:"),
+    ),
+    _mutant(
+        "client_session_is_found_by_its_id_alone",
+        "PROTOCOL 5 (†), attack 3",
+        "What was asked in a session that has ended takes effect in one that a late `open` made again.",
+        (
+            "craft.client_sessions:ClientSessions.judge",
+            "if session is None or session.opened != tag.opened:",
+            "if session is None:",
+        ),
+    ),
+    _mutant(
+        "uncertain_call_is_begun_anew",
+        "PROTOCOL 5",
+        "A client whose session has ended asks again in another, though an attempt may have had its effect.",
+        ("craft.insisting:Asked.ended", "if self.uncertain:", "if False:"),
+    ),
+    _mutant(
+        "refused_attempt_speaks_for_all",
+        "PROTOCOL 5",
+        "A client says that a call has no effect because the last attempt had none.",
+        ("craft.insisting:Asked.refused", "if not self.uncertain:", "if True:"),
+    ),
 )
 
 LEVELS = (
@@ -477,6 +555,19 @@ LEVELS = (
             "craft.engine.committing:turn",
             "e.answered_timestamp = max(e.answered_timestamp, timestamp)",
             "pass",
+        ),
+    ),
+)
+
+CLOCKS = (
+    _mutant(
+        "readings_are_carried_forward_from_arrival",
+        "PROTOCOL 2 (†), attack 15",
+        "What a peer's clock said counts as said when it arrives, however long it was on its way.",
+        (
+            "craft.clock.interval:Readings.observe",
+            "(echo, clock - echo)",
+            "(echo, clock - now.monotonic_ns)",
         ),
     ),
 )
@@ -569,7 +660,7 @@ STORAGE = (
     ),
 )
 
-MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *READS, *STORAGE)
+MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *CLOCKS, *READS, *STORAGE)
 
 ALIVE: tuple[str, ...] = ("late_acknowledgements_count", "what_was_answered_as_committed_is_no_floor")
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""
@@ -583,11 +674,5 @@ LATER = (
     ("suspect's vote or report counted", "PROTOCOL 10 (†), attacks 13, 20", 5),
     ("suspect vouches for its log, or infers a commit by it", "PROTOCOL 1, 10", 5),
     ("wiped server takes a counter below the kept highest", "PROTOCOL 5, attack 19", 5),
-    ("session floor without + 1", "PROTOCOL 2 (†), attack 7", 4),
-    ("open without reading first", "PROTOCOL 5 (†), attack 3", 4),
-    ("answered-below line without its floor", "PROTOCOL 5 (†), attack 3", 4),
-    ("session floor compared instead of the answered timestamp", "PROTOCOL 2 (†), attack 17", 4),
-    ("readings carried forward from arrival", "PROTOCOL 2 (†), attack 15", 4),
-    ("session expiry by a local clock", "PROTOCOL 5", 4),
 )
 """What later issues build, and the mutants that come with it: (mutant, rule, issue)."""
