@@ -56,6 +56,7 @@ class RemoteClients:
     window: int = 1  # calls of one client at once
     patience: int = 300 * MS  # without an answer another server is asked; twice as long each time
     lost: float = 0.0  # the share of answers that do not reach the client
+    closes: float = 0.02  # how often a client closes its session before it does something, and begins another
     silence: Span = (0, 0)  # a client stands still for so long now and then; (0, 0): never
     results_bytes_max: int = CLIENT_RESULTS_BYTES_MAX  # kept for requests that are repeated, on each server
 

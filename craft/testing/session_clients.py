@@ -60,8 +60,8 @@ PATIENCE_NS_MAX = 5 * SECOND
 SILENT = 0.02
 """How often a client stands still before it does something; ten times as often when an answer was lost."""
 
-CLOSES, DIES = 0.02, 0.01
-"""How often a client closes its session before it does something, and how often it dies."""
+DIES = 0.01
+"""How often a client dies."""
 
 Outcome_ = Told | CraftError | None
 """What came of an attempt: where it was merged, why it was refused, or nothing."""
@@ -196,10 +196,10 @@ class RemoteClient:
             return
         self._maybe_silent(SILENT)
         luck = self._rng.random()
-        if luck < CLOSES:
-            self._close()
-        elif luck < CLOSES + DIES:
+        if luck < DIES:
             self._die()
+        elif luck < DIES + self._plan.closes:
+            self._close()
         if self._rng.random() < self._world.plan.reads:
             self._read()
         else:

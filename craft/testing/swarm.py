@@ -151,6 +151,7 @@ def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
         lost=rng.choice((0.0, 0.02, 0.2)),
         silence=rng.choice(((0, 0), (100 * MS, 600 * MS), (500 * MS, 2000 * MS))),
         results_bytes_max=rng.choice((600, CLIENT_RESULTS_BYTES_MAX, CLIENT_RESULTS_BYTES_MAX)),
+        closes=rng.choice((0.02, 0.02, 0.2)),
     )
     clients = max(plan.clients, remote.clients)
     # Long enough for a session to end.
