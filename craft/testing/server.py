@@ -23,7 +23,7 @@ from craft.ready import Load, Merged, Ready
 from craft.state_machine import Batch
 from craft.testing.disk import SimulatedDisk
 from craft.testing.history import Operation
-from craft.testing.session_clients import Attempt
+from craft.testing.session_links import Attempt
 from craft.types import Instant, Recovered, ServerId, Write
 
 if typing.TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from craft.applying import Told, effective
+from craft.applying import Told
 from craft.client_sessions import (
     SESSION_ID_BYTES,
     CloseTag,
@@ -30,23 +30,18 @@ from craft.client_sessions import (
 )
 from craft.errors import CraftError, Rejected, SessionEnded, Unknown, Unreachable
 from craft.insisting import Asked, BeginAnew, Next, Window
-from craft.limits import CLIENT_FLOOR_POLL_MS
 from craft.marks import mark
 from craft.ready import Verdict
 from craft.testing.checkers.base import Violation
 from craft.testing.history import ClientRequest, Operation, Outcome
 from craft.testing.plan import MS, SECOND, RemoteClients
 from craft.testing.sameness import ADDRESS
+from craft.testing.session_links import Answer, Link, Links, Try, carried, judged
 from craft.types import Position, ServerId, Timestamp
-from craft.wire.plain import plain
 
 if typing.TYPE_CHECKING:
-    from craft.testing.server import SimServer
     from craft.testing.workloads import Workload
     from craft.testing.world import World
-
-WAY_NS = (100_000, 1 * MS)
-"""Between a client and a server, each way."""
 
 RETRY_NS = 20 * MS
 """Before every server is tried again, or an overloaded one is asked again."""
@@ -54,58 +49,11 @@ RETRY_NS = 20 * MS
 REACH_NS = 1 * SECOND
 """A call gives up where no server runs for this long."""
 
-PATIENCE_NS_MAX = 5 * SECOND
-"""It doubles with each attempt: what is slow is answered some day."""
-
 SILENT = 0.02
 """How often a client stands still before it does something; ten times as often when an answer was lost."""
 
 DIES = 0.01
 """How often a client dies."""
-
-Outcome_ = Told | CraftError | None
-"""What came of an attempt: where it was merged, why it was refused, or nothing."""
-
-
-class Attempt:
-    """What a server holds of one attempt: it takes it as the listener does."""
-
-    __slots__ = ("_tell", "body", "floor", "number", "polls")
-
-    def __init__(self, number: int, body: bytes, floor: Timestamp, tell: Callable[[Outcome_], None]) -> None:
-        self.number, self.body, self.floor, self._tell = number, body, floor, tell
-        self.polls = -1  # how often the floor may still be looked at; -1: not looked at yet
-
-    def take(self, server: SimServer) -> None:
-        """It has arrived: propose it once this server's time has reached its floor."""
-        server.attempts[self.number] = self
-        if self.polls < 0:
-            self.polls = server.world.plan.limits.floor_wait_ms_max // CLIENT_FLOOR_POLL_MS
-        if server.engine.takes_floor(self.floor):
-            try:
-                server.engine.propose(self, self.body, self.floor)
-            except Rejected as error:
-                self.end(server, error)
-        elif self.polls:
-            mark("client's attempt waits for its floor")
-            self.polls -= 1
-            server.world.later(server, CLIENT_FLOOR_POLL_MS * MS, partial(self.take, server))
-        else:
-            self.end(server, Rejected(f"answered at {self.floor}, which time has not reached here"))
-
-    def end(self, server: SimServer, outcome: Outcome_) -> None:
-        """The server says what came of it; None: its connection breaks."""
-        server.attempts.pop(self.number, None)
-        self._tell(outcome)
-
-
-class _Link:
-    """One connection to one server."""
-
-    __slots__ = ("server",)
-
-    def __init__(self, server: SimServer) -> None:
-        self.server = server
 
 
 class _Session:
@@ -131,41 +79,19 @@ class _Call:
         self.since: int | None = None  # no server could be reached since then
 
 
-class _Try(typing.NamedTuple):
-    """How an attempt was made."""
-
-    link: _Link
-    patience: int
-    began: int
-
-    @property
-    def longer(self) -> int:
-        """The patience of the next one."""
-        return min(2 * self.patience, PATIENCE_NS_MAX)
-
-
-class _InFlight(typing.NamedTuple):
-    """An attempt that the client waits for."""
-
-    link: _Link
-    then: Callable[[Outcome_], None]
-
-
 class RemoteClient:
     """One process with one session at a time."""
 
     def __init__(self, clients: SessionClients, number: int) -> None:
         self.number = number
         self._all, self._world, self._rng, self._plan = clients, clients.world, clients.rng, clients.plan
-        self._ring = self._rng.sample(self._world.ids, len(self._world.ids))
+        self._links = Links(self._world, self._rng, lost=self._plan.lost, at=self._at)
         self.timestamp: Timestamp = 0
         """The greatest that it was answered at: the floor of what it asks."""
-        self._link: _Link | None = None
         self._session: _Session | None = None
         self._opening: bytes | None = None  # the id of the session that is being opened
         self._needing: list[_Call] = []  # calls that wait for a session
         self.calls: set[_Call] = set()
-        self._attempts: dict[int, _InFlight] = {}
         self._awake_at = 0
         self._reads: set[int] = set()
 
@@ -215,7 +141,7 @@ class RemoteClient:
         self._awake_at = 0
 
     def _read(self) -> None:
-        link = self._reach()
+        link = self._links.reach()
         if link is None or link.server.paused:
             self._think()
             return
@@ -244,7 +170,7 @@ class RemoteClient:
     def write(self) -> Operation:
         """A call, which is made until its outcome is known."""
         world = self._world
-        asks = self._link.server.id if self._link else self._ring[0]
+        asks = self._links.current.server.id if self._links.current else self._links.ring[0]
         commands = self._all.workload.next_write(self._rng)
         operation = world.history.invoke(self.number, asks, "write", commands, at=world.time)
         if world.keep:
@@ -273,7 +199,7 @@ class RemoteClient:
         """The next attempt."""
         if call not in self.calls:
             return
-        link = self._reach()
+        link = self._links.reach()
         if link is None:
             self._unreachable(call, patience)
             return
@@ -285,16 +211,18 @@ class RemoteClient:
         body = msgpack.packb(list(call.operation.requests))
         if self._world.keep:
             self._world.note(link.server.id, "ask", f"#{call.operation.number} as {call.number}")
-        attempt = _Try(link, patience, self._world.time)
-        self._send(attempt, encode_tagged(tag, body), self.timestamp, partial(self._judge, call, attempt))
+        attempt = Try(link, patience, self._world.time)
+        self._links.send(
+            attempt, encode_tagged(tag, body), self.timestamp, partial(self._judge, call, attempt)
+        )
 
-    def _judge(self, call: _Call, attempt: _Try, outcome: Outcome_) -> None:
+    def _judge(self, call: _Call, attempt: Try, outcome: Answer) -> None:
         """What an attempt comes to, as `Client._insist` has it."""
         if call not in self.calls:
             return
         session = call.session
         assert session is not None
-        told, error = _refusal(outcome)
+        told, error = judged(outcome)
         again, wait = partial(self._insist, call, attempt.longer), 0
         try:
             if told is not None:
@@ -306,10 +234,10 @@ class RemoteClient:
                 call.asked.ended()
             if error is None or isinstance(error, Unknown):
                 call.asked.lost()
-                self._leave(attempt.link)
+                self._links.leave(attempt.link)
                 self._maybe_silent(10 * SILENT)
             elif call.asked.refused(error) is Next.ELSEWHERE:
-                self._leave(attempt.link)
+                self._links.leave(attempt.link)
             else:
                 wait = RETRY_NS
         except BeginAnew:
@@ -321,7 +249,7 @@ class RemoteClient:
             return
         self._at(wait, again)
 
-    def _done(self, call: _Call, link: _Link, told: Told) -> None:
+    def _done(self, call: _Call, link: Link, told: Told) -> None:
         self.timestamp = max(self.timestamp, told.timestamp)
         if told.verdict is Verdict.REPEATED:
             mark("client told of its earlier attempt" if told.known else "client told that results are lost")
@@ -372,21 +300,21 @@ class RemoteClient:
         """Open a session. Its id stays the same through all attempts, so they open one."""
         if self._opening != session_id:
             return
-        link = self._reach()
+        link = self._links.reach()
         if link is None:
             self._at(RETRY_NS, partial(self._open, session_id, patience))
             return
-        attempt = _Try(link, patience, self._world.time)
+        attempt = Try(link, patience, self._world.time)
         tagged = encode_tagged(OpenTag(session_id, self._plan.ttl_ms))
-        self._send(attempt, tagged, self.timestamp, partial(self._opened, session_id, attempt))
+        self._links.send(attempt, tagged, self.timestamp, partial(self._opened, session_id, attempt))
 
-    def _opened(self, session_id: bytes, attempt: _Try, outcome: Outcome_) -> None:
+    def _opened(self, session_id: bytes, attempt: Try, outcome: Answer) -> None:
         if self._opening != session_id:
             return
-        told, error = _refusal(outcome)
+        told, error = judged(outcome)
         if told is None:
             refused = isinstance(error, Rejected)  # overloaded, perhaps: wait
-            self._leave(attempt.link)
+            self._links.leave(attempt.link)
             again = partial(self._open, session_id, attempt.longer)
             self._at(RETRY_NS if refused else 0, again)
             return
@@ -411,119 +339,42 @@ class RemoteClient:
         self._at(third, self._keep_alive)
 
     def _touch(self, session: _Session) -> None:
-        link = self._reach()
+        link = self._links.reach()
         if link is None:
             return
 
-        attempt = _Try(link, self._plan.patience, self._world.time)
+        attempt = Try(link, self._plan.patience, self._world.time)
 
-        def hear(outcome: Outcome_) -> None:
-            told, error = _refusal(outcome)
+        def hear(outcome: Answer) -> None:
+            told, error = judged(outcome)
             if told is not None:
                 session.active_at = max(session.active_at, attempt.began)
                 self.timestamp = max(self.timestamp, told.timestamp)
             elif isinstance(error, SessionEnded):
                 self._forget(session)
             else:
-                self._leave(link)
+                self._links.leave(link)
 
-        self._send(attempt, encode_tagged(TouchTag(session.id, session.opened)), 0, hear)
+        self._links.send(attempt, encode_tagged(TouchTag(session.id, session.opened)), 0, hear)
 
     def _close(self) -> None:
         """Say that nothing comes any more, and begin another session: calls in flight go on in the old."""
         session, self._session = self._session, None
-        link = self._reach()
+        link = self._links.reach()
         if session is not None and link is not None:
-            attempt = _Try(link, self._plan.patience, self._world.time)
+            attempt = Try(link, self._plan.patience, self._world.time)
             tagged = encode_tagged(CloseTag(session.id, session.opened))
-            self._send(attempt, tagged, 0, lambda _outcome: None)
+            self._links.send(attempt, tagged, 0, lambda _outcome: None)
 
     def _die(self) -> None:
         """Forget everything. What was in flight may still have its effect; nobody will know."""
         mark("client died with calls in flight" if self.calls else "client died")
-        self._session, self._opening, self._needing, self._link = None, None, [], None
-        self._attempts, self.timestamp = {}, 0
+        self._links.forget()
+        self._session, self._opening, self._needing, self.timestamp = None, None, [], 0
         for call in sorted(self.calls, key=lambda one: one.operation.number):
             self.calls.remove(call)
             self._world.unknown(call.operation)
             self._think()
-
-    # -- its link ---------------------------------------------------------------------------------
-
-    def _reach(self) -> _Link | None:
-        """The link of the moment, or one to the next server that runs; None where none does."""
-        if self._link is not None and self._link.server.alive:
-            return self._link
-        self._link = None
-        for _ in self._ring:
-            server = self._world.servers.get(self._ring[0])
-            if server is not None:
-                self._link = _Link(server)
-                return self._link
-            self._ring = [*self._ring[1:], self._ring[0]]
-        return None
-
-    def _leave(self, link: _Link) -> None:
-        """This server does not serve: whatever waits on the link is told that it broke."""
-        if self._link is not link:
-            return
-        self._link = None
-        self._ring = [*self._ring[1:], self._ring[0]]
-        for number in [number for number, one in self._attempts.items() if one.link is link]:
-            found = self._attempts.pop(number, None)
-            if found is not None:
-                found.then(None)
-
-    def _send(self, attempt: _Try, tagged: bytes, floor: Timestamp, then: Callable[[Outcome_], None]) -> None:
-        """One attempt; `then` hears what comes of it, once."""
-        world = self._world
-        number = world.next_serial()
-        self._attempts[number] = _InFlight(attempt.link, then)
-        arrives = Attempt(number, tagged, floor, partial(self._tell, number))
-        world.at(world.time + self._way(), partial(self._arrive, attempt.link, arrives))
-        self._at(attempt.patience, partial(self._told, number, None))
-
-    def _way(self) -> int:
-        low, high = WAY_NS
-        return self._rng.randint(low, high)
-
-    def _arrive(self, link: _Link, attempt: Attempt) -> None:
-        if link.server.alive:
-            link.server.input(partial(attempt.take, link.server))
-        else:
-            self._tell(attempt.number, None)
-
-    def _tell(self, number: int, outcome: Outcome_) -> None:
-        """The server's answer is on its way, and may not arrive."""
-        if not self._world.calm and self._rng.random() < self._plan.lost:
-            mark("client's answer lost")
-            outcome = None
-        self._at(self._way(), partial(self._told, number, outcome))
-
-    def _told(self, number: int, outcome: Outcome_) -> None:
-        found = self._attempts.pop(number, None)
-        if found is not None:  # else it was given up
-            found.then(outcome)
-
-
-def _refusal(outcome: Outcome_) -> tuple[Told | None, CraftError | None]:
-    """An effect, or why there is none; neither: no answer came."""
-    if isinstance(outcome, Told):
-        try:
-            effective(outcome)
-        except CraftError as error:
-            return None, error
-        return outcome, None
-    return None, outcome
-
-
-def carried(results: Sequence[Any] | None) -> Any:
-    """Results as they reach a remote client."""
-    return (
-        None
-        if results is None
-        else msgpack.unpackb(msgpack.packb(plain(list(results))), strict_map_key=False)
-    )
 
 
 def _compare(operation: Operation, results: Sequence[Any] | None, first: Any) -> None:

@@ -31,7 +31,7 @@ from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.server import SimServer
-from craft.testing.session_clients import Attempt, carried
+from craft.testing.session_links import Attempt, carried
 from craft.testing.trace import WORLD, Trace
 from craft.types import Position, ServerId, Timestamp, Write
 

@@ -11,7 +11,7 @@ import pytest
 from craft.cli import main
 from craft.testing.faults import FAULTS
 from craft.testing.parallel import Summary
-from craft.testing.plan import Fault, Plan
+from craft.testing.plan import Fault, Plan, RemoteClients
 from craft.testing.report import as_json
 from craft.testing.trace import Event
 from craft.testing.workloads import WORKLOADS
@@ -26,10 +26,11 @@ PAGE = (ROOT / "docs" / "reference" / "simulate.md").read_text(encoding="utf-8")
         list(FAULTS),
         list(WORKLOADS),
         [one.name for one in fields(Plan)],
+        [one.name for one in fields(RemoteClients)],
         [one.name for one in fields(Fault)],
         list(as_json(Summary(), str, seconds=1.0, jobs=1)),
     ],
-    ids=["faults", "workloads", "plan", "fault", "json"],
+    ids=["faults", "workloads", "plan", "remote", "fault", "json"],
 )
 def test_every_name_is_explained(names: list[str]) -> None:
     """A kind of fault, a key of a script or of the figures that nobody can look up is of little use."""
