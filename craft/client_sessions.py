@@ -255,9 +255,10 @@ class ClientResults:
 
     __slots__ = ("_bytes_max", "_kept", "_requests", "bytes")
 
-    def __init__(self, bytes_max: int = CLIENT_RESULTS_BYTES_MAX) -> None:
+    def __init__(self, bytes_max: int | None = None) -> None:
         self.bytes = 0
-        self._bytes_max = bytes_max  # the same on every server, or they keep other results
+        # The same on every server, or they keep other results: the constant, but in the simulator.
+        self._bytes_max = CLIENT_RESULTS_BYTES_MAX if bytes_max is None else bytes_max
         self._kept: dict[tuple[SessionId, int], bytes] = {}  # the oldest first
         self._requests: dict[SessionId, dict[int, None]] = {}  # those of a session, the oldest first
 
