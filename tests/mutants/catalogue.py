@@ -662,7 +662,7 @@ STORAGE = (
 
 MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *CLOCKS, *READS, *STORAGE)
 
-ALIVE: tuple[str, ...] = ("late_acknowledgements_count", "what_was_answered_as_committed_is_no_floor")
+ALIVE: tuple[str, ...] = ("late_acknowledgements_count",)
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""
 
 LATER = (
