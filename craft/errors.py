@@ -69,6 +69,10 @@ class DamagedEntry(RemoteError):
     """A log record whose checksum or fields do not hold."""
 
 
+class DamagedSnapshot(RemoteError):
+    """A snapshot whose checksums or contents do not hold, or that belongs to another cluster."""
+
+
 class HandshakeRefused(RemoteError):
     """The two ends do not belong together; the message says what differs."""
 

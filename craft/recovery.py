@@ -24,9 +24,12 @@ from typing import NamedTuple
 from craft.errors import DamagedEntry, DamagedStorage, InvariantViolation
 from craft.marks import mark
 from craft.types import (
+    BEGINNING,
     NOWHERE,
     Append,
+    Cut,
     Entry,
+    EntryKind,
     GroupId,
     HardState,
     Index,
@@ -223,6 +226,7 @@ class RecoveredLog(NamedTuple):
     tail: tuple[Entry, ...]
     last_command: Place
     last: Place
+    configurations: tuple[Entry, ...] = ()
 
 
 def check_record(group: GroupId, index: Index, record: bytes) -> Entry:
@@ -254,17 +258,23 @@ def check_successor(group: GroupId, entry: Entry, *, index: Index, term: Term, t
 
 
 def read_log(
-    group: GroupId, records: Iterable[tuple[Index, bytes]], *, commit: Index, tail_bytes_max: int
+    group: GroupId,
+    records: Iterable[tuple[Index, bytes]],
+    *,
+    commit: Index,
+    tail_bytes_max: int,
+    start: Cut = BEGINNING,
 ) -> RecoveredLog:
-    """Check a group's whole log, given in key order, and keep its tail.
+    """Check a group's log behind `start`, given in key order, and keep its tail.
 
     The tail is all entries above `commit` and as many before as fit in `tail_bytes_max`. Raises
     DamagedStorage.
     """
     tail: deque[Entry] = deque()
+    configurations: list[Entry] = []
     early_bytes = 0  # of the entries in the tail that are not above the commit
-    offset, offset_timestamp, last_command = NOWHERE, 0, NOWHERE
-    index, term, timestamp = 0, 0, 0
+    offset, offset_timestamp, last_command = start.place, start.timestamp, start.place
+    (term, index), timestamp = start.place, start.timestamp
     for key_index, record in records:
         entry = check_record(group, key_index, record)
         check_successor(group, entry, index=index, term=term, timestamp=timestamp)
@@ -272,13 +282,17 @@ def read_log(
         tail.append(entry)
         if is_command(entry.kind):
             last_command = Place(term, index)
+        elif entry.kind is EntryKind.CONFIGURATION:
+            configurations.append(entry)
         if index <= commit:
             early_bytes += len(record)
             while early_bytes > tail_bytes_max:
                 dropped = tail.popleft()
                 early_bytes -= len(dropped.record)
                 offset, offset_timestamp = Place(dropped.term, dropped.index), dropped.timestamp
-    return RecoveredLog(offset, offset_timestamp, tuple(tail), last_command, Place(term, index))
+    return RecoveredLog(
+        offset, offset_timestamp, tuple(tail), last_command, Place(term, index), tuple(configurations)
+    )
 
 
 def end_after(append: Append, last: Index) -> Index:

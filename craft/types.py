@@ -121,11 +121,17 @@ class HardState(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """Who counts in a group. While joint, `outgoing` is the old set of voters, else it is empty."""
+    """Who counts in a group. While joint, `outgoing` is the old set of voters, else it is empty.
+
+    `version` is that of the wanted set it works towards; `disks` are `(server id, disk id)`, by id, as far as
+    the ids are bound (PROTOCOL 8).
+    """
 
     voters: frozenset[ServerId]
     outgoing: frozenset[ServerId] = frozenset()
     learners: frozenset[ServerId] = frozenset()
+    version: int = 0
+    disks: tuple[tuple[ServerId, str], ...] = ()
 
     @property
     def members(self) -> frozenset[ServerId]:
@@ -136,6 +142,112 @@ class Configuration(NamedTuple):
     def joint(self) -> bool:
         """Are two majorities needed?"""
         return bool(self.outgoing)
+
+
+_COUNTS = struct.Struct(">QHHHH")  # version · voters · outgoing · learners · disks
+SERVERS_MAX = 1024
+"""In one part of a configuration."""
+
+DISK_ID_CHARS_MAX = 64
+
+
+def pack_configuration(configuration: Configuration) -> bytes:
+    """A configuration as it stands in entries, reports, snapshots and at compaction points.
+
+    Counts, then server ids in rising order, then for each bound disk its server's id and its own, prefixed
+    by its length: equal configurations are equal bytes.
+    """
+    voters, outgoing, learners, version, disks = configuration
+    parts = [sorted(voters), sorted(outgoing), sorted(learners)]
+    ids = [server for part in parts for server in part]
+    packed = [_COUNTS.pack(version, *map(len, parts), len(disks)), struct.pack(f">{len(ids)}I", *ids)]
+    for server, disk in sorted(disks):
+        encoded = disk.encode()
+        packed.append(struct.pack(">IB", server, len(encoded)) + encoded)
+    return b"".join(packed)
+
+
+def unpack_configuration(packed: bytes) -> Configuration:
+    """The configuration in such bytes; raises ValueError for any others."""
+    if len(packed) < _COUNTS.size:
+        raise ValueError(f"a configuration of {len(packed)} bytes; it has at least {_COUNTS.size}")
+    version, *counts, disk_count = _COUNTS.unpack_from(packed)
+    if max(*counts, disk_count) > SERVERS_MAX:
+        raise ValueError(f"a configuration of {max(*counts, disk_count)} servers; allowed are {SERVERS_MAX}")
+    at = _COUNTS.size + 4 * sum(counts)
+    ids = iter(struct.unpack(f">{sum(counts)}I", packed[_COUNTS.size : at]) if len(packed) >= at else ())
+    parts = [frozenset(server for _, server in zip(range(count), ids, strict=False)) for count in counts]
+    disks: list[tuple[ServerId, str]] = []
+    for _ in range(disk_count):
+        if len(packed) < at + 5:
+            break
+        server, length = struct.unpack_from(">IB", packed, at)
+        disks.append((server, packed[at + 5 : at + 5 + length].decode("ascii", "replace")))
+        at += 5 + length
+    configuration = Configuration(parts[0], parts[1], parts[2], version, tuple(disks))
+    if pack_configuration(configuration) != packed:
+        raise ValueError(f"{packed[:64].hex()} is no configuration: cut, repeated or out of order")
+    return configuration
+
+
+NOBODY = Configuration(frozenset())
+"""No configuration is known: that of the cluster's creation counts."""
+
+
+class Cut(NamedTuple):
+    """A place in a group's log up to which everything is merged, and what one must know to go on behind it.
+
+    `configuration` is the latest at or before `place`, whose own place is `configuration_at`.
+    """
+
+    place: Place
+    timestamp: Timestamp
+    configuration: Configuration
+    configuration_at: Place
+
+
+BEGINNING = Cut(NOWHERE, 0, NOBODY, NOWHERE)
+"""Before the first entry."""
+
+
+class SnapshotId(NamedTuple):
+    """One snapshot file. Two servers' at one position differ, so each has a random number as well."""
+
+    position: Position
+    nonce: int
+
+
+class Head(NamedTuple):
+    """What a snapshot is of: the merged log up to `position`, and where that leaves each group's log."""
+
+    cluster_id: str
+    position: Position
+    timestamp: Timestamp  # of the entry at `position`
+    digest: bytes  # of the merged log up to there
+    cuts: tuple[Cut, ...]  # by group
+
+
+class SnapshotInfo(NamedTuple):
+    """A snapshot that is whole, checked and durable."""
+
+    id: SnapshotId
+    size: int  # bytes of its file
+    head: Head
+
+
+class SnapshotKind(IntEnum):
+    """Whose piece it is."""
+
+    ENGINE = 1  # sessions, clients' sessions, membership
+    RESULTS = 2  # what clients' requests were answered
+    MACHINE = 3  # the user's state machine
+
+
+class SnapshotPart(NamedTuple):
+    """A piece of what a snapshot holds, in order."""
+
+    kind: SnapshotKind
+    data: bytes
 
 
 class Instant(NamedTuple):
@@ -170,13 +282,29 @@ class Append(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class Start(NamedTuple):
+    """A group's log begins behind `cut` from now on.
+
+    What is at or below the cut is dropped; what is behind it as well, unless `keep`. Without `keep` the log
+    is empty then and ends at the cut: a snapshot was installed.
+    """
+
+    group: GroupId
+    cut: Cut
+    keep: bool
+
+
 class Write(NamedTuple):
-    """All that one server must make durable in one turn, for all groups, atomically."""
+    """All that one server must make durable in one turn, for all groups, atomically.
+
+    `starts` are carried out before `appends`.
+    """
 
     number: int
     appends: tuple[Append, ...]
     hard_states: tuple[tuple[GroupId, HardState], ...]
     counter: int | None  # a new session counter, or None where it does not change
+    starts: tuple[Start, ...] = ()
 
 
 class RecoveredGroup(NamedTuple):
@@ -184,7 +312,8 @@ class RecoveredGroup(NamedTuple):
 
     `offset` is the place, `offset_timestamp` the timestamp of the entry just before the tail (0 if none).
     Every entry above `hard_state.commit` is in the tail. `last_command` is the place of the last command
-    entry of the *whole* log.
+    entry of the *whole* log (where it is compacted: the compaction point). The log begins behind `start`;
+    `configurations` are its entries of that kind, in order, in the tail or before it.
     """
 
     hard_state: HardState
@@ -192,6 +321,8 @@ class RecoveredGroup(NamedTuple):
     offset_timestamp: Timestamp
     tail: tuple[Entry, ...]
     last_command: Place
+    start: Cut = BEGINNING
+    configurations: tuple[Entry, ...] = ()
 
 
 class Recovered(NamedTuple):

@@ -42,7 +42,11 @@ server_ids = st.integers(0, SERVER_ID_MAX)
 places = st.builds(Place, numbers, numbers)
 bodies = st.binary(max_size=40)
 server_sets = st.frozensets(server_ids, max_size=5)
-configurations = st.builds(Configuration, server_sets, server_sets, server_sets)
+disk_ids = st.text("0123456789abcdef", max_size=32)
+bound_disks = st.dictionaries(server_ids, disk_ids, max_size=5).map(
+    lambda disks: tuple(sorted(disks.items()))
+)
+configurations = st.builds(Configuration, server_sets, server_sets, server_sets, numbers, bound_disks)
 proposals = st.builds(Proposal, server_ids, numbers, numbers, numbers, numbers, bodies)
 group_terms = st.lists(st.tuples(groups, numbers), max_size=5).map(tuple)
 

@@ -22,7 +22,7 @@ from craft.messages import (
     ReadReport,
     TimeoutNow,
 )
-from craft.types import EntryKind, Proposal, make_entry
+from craft.types import Configuration, EntryKind, Proposal, make_entry, pack_configuration
 from craft.wire import (
     CODES,
     MAGIC,
@@ -325,11 +325,15 @@ def test_a_wrong_header_is_named() -> None:
 
 
 def test_a_configuration_is_sorted_sets() -> None:
-    """Equal configurations are equal bytes, so doubles and disorder are refused."""
-    report = [[1, 1], [1, 1], [1, 1], [[2, 1], [], []]]
-    frame = packed(frame_of())
-    frame[7] = [[CODES[ReadReport], 5, [report]]]
-    assert "ReadReport.groups[0].configuration.voters[1] is 1; allowed is a server id" in wrong(frame)
+    """Equal configurations are equal bytes, so doubles, disorder and leftovers are refused."""
+    right = pack_configuration(Configuration(frozenset({1, 2}), disks=((1, "ab"), (2, "cd"))))
+    swapped = right[:16] + right[20:24] + right[16:20] + right[24:]
+    twice = right[:20] + right[16:20] + right[24:]
+    for packed_configuration in (swapped, twice, right + b"\0", right[:-1], right[:7], b""):
+        frame = packed(frame_of())
+        frame[7] = [[CODES[ReadReport], 5, [[[1, 1], [1, 1], [1, 1], packed_configuration]]]]
+        assert "ReadReport.groups[0].configuration is b" in wrong(frame)
+        assert "allowed is a configuration" in wrong(frame)
 
 
 # -- entries --------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ Invariants
   once. So a write that completes after its entries were overwritten can never vouch for their successors (the
   ABA of etcd-io/etcd#1690).
 - Only committed and persisted entries leave memory; what a truncation cuts is therefore always in memory.
+- `start.place.index <= offset.index`: what is at or below `start` is compacted, gone from disk as well.
+- `configurations` holds every configuration entry behind `start`, in memory or not (PROTOCOL 8).
 
 Reference: Raft 5.3; PROTOCOL 1, 10.
 """
@@ -15,14 +17,31 @@ Reference: Raft 5.3; PROTOCOL 1, 10.
 from __future__ import annotations
 
 from craft.marks import mark
-from craft.types import Append, Entry, Index, Place, RecoveredGroup, Term, Timestamp, is_command
+from craft.types import (
+    Append,
+    Configuration,
+    Cut,
+    Entry,
+    EntryKind,
+    Index,
+    Place,
+    RecoveredGroup,
+    Term,
+    Timestamp,
+    is_command,
+    unpack_configuration,
+)
 
 
 class Log:
-    """One group's entries above `offset`. Everything at or below `offset` is on disk only."""
+    """One group's entries above `offset`.
+
+    What is at or below `offset` is on disk only; what is at or below `start` is nowhere.
+    """
 
     __slots__ = (
         "bytes",
+        "configurations",
         "cut",
         "entries",
         "handed",
@@ -31,9 +50,12 @@ class Log:
         "offset",
         "offset_timestamp",
         "persisted",
+        "start",
     )
 
     def __init__(self, recovered: RecoveredGroup) -> None:
+        self.start = recovered.start
+        self.configurations = list(recovered.configurations)
         self.offset = recovered.offset
         self.offset_timestamp = recovered.offset_timestamp
         self.entries: list[Entry] = list(recovered.tail)
@@ -103,6 +125,8 @@ class Log:
             if is_command(entry.kind):
                 self.last_command = Place(entry.term, entry.index)
                 self.last_command_timestamp = entry.timestamp
+            elif entry.kind is EntryKind.CONFIGURATION:
+                self.configurations.append(entry)
 
     def truncate_from(self, index: Index) -> None:
         """Drop the entry at `index` and all after it. The next write tells storage to do the same."""
@@ -110,6 +134,8 @@ class Log:
         dropped = self.entries[index - self.offset.index - 1 :]
         del self.entries[index - self.offset.index - 1 :]
         self.bytes -= sum(len(entry.record) for entry in dropped)
+        while self.configurations and self.configurations[-1].index >= index:
+            self.configurations.pop()
         if self.handed >= index:
             self.cut = min(self.cut or index, index)
         if self.persisted < index <= self.handed:
@@ -126,6 +152,32 @@ class Log:
         # Further back is on disk. The offset is at or past it; too high a place only makes a read wait
         # (PROTOCOL 6), and too high a timestamp only makes someone close once more.
         return self.offset, self.offset_timestamp
+
+    def configuration_upto(self, index: Index) -> tuple[Place, Configuration] | None:
+        """The latest configuration at or before `index`; None: that of the cluster's creation."""
+        for entry in reversed(self.configurations):
+            if entry.index <= index:
+                return Place(entry.term, entry.index), unpack_configuration(entry.payload)
+        start = self.start
+        return (start.configuration_at, start.configuration) if start.configuration.voters else None
+
+    def compact(self, cut: Cut) -> None:
+        """What is at or below `cut` leaves the disk, and so memory too. The next write tells storage."""
+        assert self.start.place.index < cut.place.index <= self.persisted
+        index = cut.place.index
+        if index > self.offset.index:
+            self._drop_oldest(index - self.offset.index)
+        self.start = cut
+        self.configurations = [entry for entry in self.configurations if entry.index > index]
+
+    def reset(self, cut: Cut) -> None:
+        """The log is that of an installed snapshot: empty, behind its cut."""
+        self.entries.clear()
+        self.bytes = self.cut = 0
+        self.configurations.clear()
+        self.start, self.offset, self.offset_timestamp = cut, cut.place, cut.timestamp
+        self.last_command, self.last_command_timestamp = cut.place, cut.timestamp
+        self.persisted = self.handed = cut.place.index
 
     def take_append(self, group: int) -> Append | None:
         """What storage has not been handed yet, or None. Handing it over is not yet persisting it."""
@@ -154,9 +206,16 @@ class Log:
             self.bytes -= len(entry.record)
             count += 1
         if count:
-            last = self.entries[count - 1]
-            self.offset, self.offset_timestamp = Place(last.term, last.index), last.timestamp
-            del self.entries[:count]
+            self._leave_memory(count)
+
+    def _drop_oldest(self, count: int) -> None:
+        self.bytes -= sum(len(entry.record) for entry in self.entries[:count])
+        self._leave_memory(count)
+
+    def _leave_memory(self, count: int) -> None:
+        last = self.entries[count - 1]
+        self.offset, self.offset_timestamp = Place(last.term, last.index), last.timestamp
+        del self.entries[:count]
 
     def _check_joins(self, timestamp: Timestamp, place: Place, entries: tuple[Entry, ...]) -> None:
         term, index = place

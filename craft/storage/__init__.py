@@ -11,13 +11,27 @@ Obligations (PROTOCOL 10)
   synced is missing; the error names what), `SuspectStorage` (a synced tail may be missing) or
   `WrongDirectory`.
 - Every record is checked (checksum, group, contiguity, rising timestamps) before it is handed out.
+- A snapshot is there whole and durable, or not at all: written beside the others, synced, renamed. Two are
+  kept. A damaged one is skipped with a warning that names it, and never handed out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from craft.types import Entry, GroupId, Index, Recovered, ServerId, Write
+from craft.types import (
+    Entry,
+    GroupId,
+    Head,
+    Index,
+    Recovered,
+    ServerId,
+    SnapshotId,
+    SnapshotInfo,
+    SnapshotPart,
+    Write,
+)
 
 FORMAT_VERSION = 1
 
@@ -64,3 +78,37 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Release the directory. Unsynced batches may be lost."""
+
+
+class SnapshotStore(Protocol):
+    """One server's snapshots (PROTOCOL 7). Every method may block; one at a time, in any thread."""
+
+    def kept(self) -> tuple[SnapshotInfo, ...]:
+        """The whole ones, the oldest first; each was read and checked to its end since this start."""
+
+    def write(self, head: Head, parts: Iterable[SnapshotPart]) -> SnapshotInfo:
+        """Write one beside the others; when it returns it is durable, and all but the newest two are gone.
+
+        Raises StorageFailed, and whatever `parts` raises; the others are as they were then.
+        """
+
+    def parts(self, snapshot_id: SnapshotId) -> Iterator[SnapshotPart]:
+        """Its parts, in the order and the pieces in which they were written. Raises DamagedSnapshot."""
+
+    def read(self, snapshot_id: SnapshotId, *, offset: int, bytes_max: int) -> bytes | None:
+        """Bytes of its file, for a peer; None if it is kept no more."""
+
+    def begin(self, snapshot_id: SnapshotId, size: int) -> int:
+        """Begin to take a peer's, or go on with what is here of that very one: returns how many bytes are.
+
+        What is here of any other is dropped: at most one is being taken.
+        """
+
+    def append(self, snapshot_id: SnapshotId, *, offset: int, data: bytes) -> None:
+        """The next bytes of the one that is being taken."""
+
+    def finish(self, snapshot_id: SnapshotId) -> SnapshotInfo:
+        """Check it to its end, make it durable and keep it, as `write` does. Raises DamagedSnapshot.
+
+        Then nothing is left of it.
+        """

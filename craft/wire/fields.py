@@ -14,7 +14,6 @@ from craft.errors import WireError
 from craft.types import SERVER_ID_MAX
 
 NUMBER_MAX = 2**63 - 1
-SERVERS_MAX = 1024  # links in a frame, servers in one part of a configuration
 
 Check: TypeAlias = Callable[[Any, int], Any]
 
@@ -145,16 +144,6 @@ def commits(value: Any, groups: int) -> tuple[tuple[int, int, int], ...]:
                 continue
         raise Wrong(triple, f"(group 0 … {groups - 1}, index 0 … 2**63-1, term 0 … 2**63-1)", f"[{at}]")
     return value  # type: ignore[no-any-return]  # checked just above
-
-
-def servers(value: Any, _groups: int) -> frozenset[int]:
-    """A set of server ids, written in rising order so that equal sets are equal bytes."""
-    last = -1
-    for at, server_id in enumerate(an_array(value, SERVERS_MAX)):
-        if type(server_id) is not int or not last < server_id <= SERVER_ID_MAX:
-            raise Wrong(server_id, f"a server id up to {SERVER_ID_MAX}, in rising order", f"[{at}]")
-        last = server_id
-    return frozenset(value)
 
 
 def checked(names: Sequence[str], checks: Sequence[Check], values: Any, groups: int) -> list[Any]:

@@ -33,9 +33,18 @@ from craft.messages import (
     RequestVoteResult,
     TimeoutNow,
 )
-from craft.types import GROUPS_MAX, Configuration, Entry, Place, Proposal, decode_entry
-from craft.wire.fields import (
+from craft.types import (
+    GROUPS_MAX,
     SERVERS_MAX,
+    Configuration,
+    Entry,
+    Place,
+    Proposal,
+    decode_entry,
+    pack_configuration,
+    unpack_configuration,
+)
+from craft.wire.fields import (
     Check,
     Wrong,
     a_flag,
@@ -50,7 +59,6 @@ from craft.wire.fields import (
     group_terms,
     group_terms_or_none,
     record_of,
-    servers,
     shown,
     some_bytes,
 )
@@ -75,7 +83,16 @@ CODES: dict[type[Any], int] = {
 }
 
 _place = record_of(Place, a_number, a_number)
-_configuration = record_of(Configuration, servers, servers, servers)
+
+
+def _configuration(value: Any, groups: int) -> Configuration:
+    packed = some_bytes(value, groups)
+    try:
+        return unpack_configuration(packed)
+    except ValueError as error:
+        raise Wrong(packed, f"a configuration: {error}") from error
+
+
 _report = record_of(GroupReport, _place, _place, _place, _configuration)
 _proposal = record_of(Proposal, a_server, a_number, a_number, a_number, a_number, some_bytes)
 _records = array_of(some_bytes, ITEMS_MAX)
@@ -233,7 +250,7 @@ def _pack_records(message: Any) -> tuple[Any, ...]:
 
 
 def _pack_report(message: ReadReport) -> tuple[Any, ...]:
-    reports = [(*report[:-1], [sorted(part) for part in report.configuration]) for report in message.groups]
+    reports = [(*report[:-1], pack_configuration(report.configuration)) for report in message.groups]
     return (CODES[ReadReport], message.round, reports)
 
 
