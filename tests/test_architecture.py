@@ -35,7 +35,7 @@ FLOORS = """
 1  clock.samples < clock.selection < clock.discipline
 1  wire/
 
-2  engine/
+2  folding < remerging engine/
 2  applying
 2  logs
 

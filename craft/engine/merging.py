@@ -10,17 +10,16 @@ Invariants
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any
 
-from craft.client_sessions import TAGGED
 from craft.engine import proposing, rungs
 from craft.engine.loading import begin_load, deliver_entries
 from craft.engine.state import EngineState, LoadPurpose
+from craft.folding import fold
 from craft.marks import mark
-from craft.ready import Judged, Merged, Ready, Request, Verdict
-from craft.sessions import OPEN, decode_payload
-from craft.types import RECORD_HEADER_BYTES, Entry, GroupId, Position, Timestamp
+from craft.ready import Merged, Ready
+from craft.sessions import Opened
+from craft.types import Entry, GroupId, Position, Proposal, Timestamp
 
 
 def turn(e: EngineState, out: Ready) -> None:
@@ -74,36 +73,16 @@ def _load(e: EngineState, group: GroupId) -> None:
 
 def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -> Merged:
     """Give an entry its position, and its requests their effect or none."""
-    e.merged_position += 1
-    header = entry.record[:RECORD_HEADER_BYTES]  # it carries the checksum of the whole record
-    e.digest = blake2b(header, digest_size=16, key=e.digest).digest()
-    e.recent.append((e.merged_position, timestamp, group, entry.index, entry.size, e.digest))
-    requests: list[Request] = []
-    clients = e.clients.expire(timestamp) if timestamp > e.clients.expires else []
-    for proposal in decode_payload(entry.payload):
-        if proposal.request == OPEN:
-            opened = e.sessions.open(proposal.server_id, proposal.counter, proposal.body)
-            proposing.note_opened(e, proposal, opened)
-        elif e.sessions.admit(proposal):
-            token = proposing.settle(e, proposal) if proposal.server_id == e.me else None
-            if proposal.body.startswith(TAGGED):
-                clients.append(_judge(e, token, proposal.body, timestamp, requests))
-            else:
-                requests.append(Request(token, proposal.body))
-    return Merged(
-        e.merged_position, timestamp, group, entry.index, entry.kind, tuple(requests), tuple(clients)
-    )
 
+    def settle(proposal: Proposal) -> Any:
+        return proposing.settle(e, proposal) if proposal.server_id == e.me else None
 
-def _judge(
-    e: EngineState, token: Any, tagged: bytes, timestamp: Timestamp, requests: list[Request]
-) -> Judged:
-    """A remote client's request, admitted in its server's session, in its own."""
-    judged, body = e.clients.judge(token, tagged, position=e.merged_position, timestamp=timestamp)
-    if judged.verdict is Verdict.EXECUTED:
-        judged = judged._replace(part=len(requests))
-        requests.append(Request(None, body))
-    return judged
+    def note_opened(proposal: Proposal, opened: Opened) -> None:
+        proposing.note_opened(e, proposal, opened)
+
+    merged = fold(e, group, entry, settle, note_opened)
+    e.recent.append((merged.position, timestamp, group, entry.index, entry.size, e.digest))
+    return merged
 
 
 def applied(e: EngineState, position: Position) -> None:

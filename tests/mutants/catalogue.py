@@ -500,8 +500,8 @@ SESSIONS = (
         "A client's session ends when the server's own clock says so, not by merged time.",
         (
             "craft.engine.merging:_merge",
-            "e.clients.expire(timestamp) if timestamp > e.clients.expires",
-            "e.clients.expire(e.now.clock_ns) if e.now.clock_ns > e.clients.expires",
+            "merged = fold(e, group, entry, settle, note_opened)",
+            "merged = (e.clients.expire(e.now.clock_ns), fold(e, group, entry, settle, note_opened))[1]",
         ),
     ),
     _mutant(
