@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = """
 0  errors limits marks < types < messages quorum state_machine < ready
 
-1  raft.log raft.progress < raft.state < raft.election < raft.replication \
-     < raft.snapshots < raft.membership < raft.invariants < raft.core < raft
+1  raft.log raft.progress < raft.state < raft.membership < raft.election \
+     < raft.replication < raft.snapshots < raft.invariants < raft.core < raft
 1  merge/
 1  reads/
 1  sessions/

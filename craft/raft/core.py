@@ -8,7 +8,7 @@ Reference: the Raft paper and dissertation, section by section in the modules be
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from craft import quorum
@@ -24,7 +24,7 @@ from craft.messages import (
     RequestVoteResult,
     TimeoutNow,
 )
-from craft.raft import election, replication
+from craft.raft import election, membership, replication
 from craft.raft.log import Log
 from craft.raft.state import RaftState
 from craft.types import Append, Configuration, GroupId, Index, RecoveredGroup, ServerId
@@ -60,14 +60,26 @@ class Raft:
         rng: Random,
         gone: set[ServerId],
         now: int,
+        disks: Mapping[ServerId, str] | None = None,
     ) -> None:
         hard = recovered.hard_state
         log = Log(recovered)
         assert hard.term >= log.last_term, "a log cannot be ahead of its term"
         assert hard.commit <= log.last_index
         self.state = RaftState(
-            group, me, limits, rng, gone, log, term=hard.term, vote=hard.vote, configuration=configuration
+            group,
+            me,
+            limits,
+            rng,
+            gone,
+            disks or {},
+            log,
+            term=hard.term,
+            vote=hard.vote,
+            created=configuration,
         )
+        self.state.configuration, self.state.bound = configuration, dict(configuration.disks)
+        membership.follow_log(self.state)
         self.state.commit_index = hard.commit
         self._handed: tuple[int, Index] | None = None
         election.set_deadline(self.state, now)

@@ -6,7 +6,8 @@ Invariants
 - One vote a term, durable before it is answered; the candidate's own vote counts when it is durable.
 - A voter that heard a live leader within the least election timeout refuses everyone but a hand-over's
   candidate.
-- A learner never stands.
+- A learner never stands; a former voter does until it knows that it is left out (PROTOCOL 8, †).
+- Of a vote the disk counts too: another one under a voter's id has no vote (PROTOCOL 8).
 
 Reference: Raft 5.2, 5.4.1; dissertation 3.10 (transfer), 4.2.3 and 9.6 (PreVote, CheckQuorum); PROTOCOL 1, 9.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from craft import quorum
 from craft.marks import mark
 from craft.messages import RequestVote, RequestVoteResult, TimeoutNow
+from craft.raft import membership
 from craft.raft.progress import Progress
 from craft.raft.state import MS, RaftState, Role
 from craft.types import ServerId, Term
@@ -67,8 +69,29 @@ def tick(r: RaftState, now: int) -> None:
         if r.transfer_to is not None and now >= r.transfer_deadline:
             mark("transfer given up")
             r.transfer_to = None  # it did not take over: go on leading (dissertation 3.10)
-    elif now >= r.election_deadline and r.votes_here:
+        elif not r.votes_here and not r.configuration.joint and membership.configuration_known(r):
+            _retire(r, now)
+    elif now >= r.election_deadline and membership.stands(r):
         pre_campaign(r, now)
+
+
+def _retire(r: RaftState, now: int) -> None:
+    """A leader that the configuration leaves out led until that was committed; now it goes (Raft 6).
+
+    It hands over, as any leader that goes on purpose: nobody waits for an election timeout.
+    """
+    recent = now - r.limits.election_timeout_ms_min * MS
+    alive = [peer for peer in sorted(r.progress) if r.progress[peer].active_at > recent]
+    heirs = [peer for peer in alive if peer in r.configuration.voters]
+    if r.transfer_to is not None:
+        return
+    if r.retiring or not heirs:  # it did not work, or there is nobody
+        mark("removed leader stepped down")
+        become_follower(r, r.term, None, now)
+        return
+    mark("removed leader hands over")
+    r.retiring = True
+    transfer(r, max(heirs, key=lambda peer: r.progress[peer].match), now)
 
 
 def _check_quorum(r: RaftState, now: int) -> None:
@@ -88,7 +111,7 @@ def leader_refused(r: RaftState, rank: int, now: int) -> None:
 
     Campaign in turn, so that survivors do not split the vote.
     """
-    if not r.leads and r.votes_here:
+    if not r.leads and membership.stands(r):
         stagger = r.limits.election_stagger_ms * MS
         r.election_deadline = min(
             r.election_deadline, now + rank * stagger + r.rng.randrange(1 + stagger // 4)
@@ -97,7 +120,7 @@ def leader_refused(r: RaftState, rank: int, now: int) -> None:
 
 def pre_campaign(r: RaftState, now: int) -> None:
     """Ask whether a campaign could win, without raising any term (dissertation 9.6)."""
-    assert r.votes_here and not r.leads
+    assert membership.stands(r) and not r.leads
     r.role, r.leader_id, r.votes = Role.PRE_CANDIDATE, None, {r.me: True}
     set_deadline(r, now)
     _retry_soon(r, now)
@@ -118,7 +141,7 @@ def _retry_soon(r: RaftState, now: int) -> None:
 
 def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
     """Raft 5.2: raise the term, vote for oneself (counted once durable), ask everyone."""
-    assert r.votes_here and not r.leads
+    assert membership.stands(r) and not r.leads
     r.term, r.vote, r.hard_dirty = r.term + 1, r.me, True
     r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
     r.role, r.leader_id, r.votes = Role.CANDIDATE, None, {}
@@ -172,7 +195,7 @@ def handle_request_vote_result(r: RaftState, sender: ServerId, m: RequestVoteRes
         return
     waiting_for = Role.PRE_CANDIDATE if m.pre else Role.CANDIDATE
     asked = r.term + 1 if m.pre and m.granted else r.term
-    if r.role is waiting_for and m.term == asked:
+    if r.role is waiting_for and m.term == asked and membership.counts(r, sender):
         r.votes[sender] = m.granted
         _tally(r, now)
 
@@ -196,7 +219,7 @@ def become_leader(r: RaftState, now: int) -> None:
     r.role, r.leader_id, r.votes = Role.LEADER, r.me, {}
     r.progress = {peer: Progress(next_index=r.log.last_index + 1, now=now) for peer in r.peers()}
     r.noop_due, r.quorum_checked_at, r.heard_at = True, now, now
-    r.transfer_to = None
+    r.transfer_to, r.retiring = None, False
 
 
 def transfer(r: RaftState, target: ServerId, now: int) -> None:
@@ -223,6 +246,7 @@ def handle_timeout_now(r: RaftState, sender: ServerId, m: TimeoutNow, now: int) 
         and r.leader_id == sender
         and r.role is Role.FOLLOWER
         and r.me in r.configuration.voters
+        and membership.counts(r, r.me)
     ):
         mark("leadership taken over")
         campaign(r, now, transfer=True)

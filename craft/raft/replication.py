@@ -20,7 +20,7 @@ from craft import quorum
 from craft.errors import WireError
 from craft.marks import mark
 from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult, LeaderPersisted
-from craft.raft import election
+from craft.raft import election, membership
 from craft.raft.progress import Progress, ProgressState
 from craft.raft.state import MS, RaftState
 from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
@@ -38,6 +38,8 @@ def append(r: RaftState, kind: EntryKind, timestamp: Timestamp, payload: bytes =
         r.group, index=r.log.last_index + 1, term=r.term, timestamp=timestamp, kind=kind, payload=payload
     )
     r.log.append((entry,))
+    if kind is EntryKind.CONFIGURATION:
+        membership.follow_log(r)
     return entry
 
 
@@ -118,7 +120,11 @@ def _from_follower(r: RaftState, sender: ServerId, term: Term, now: int) -> bool
     """Is this an answer to us as the leader of this term? Those of other terms are no contact."""
     if term > r.term:
         election.become_follower(r, term, None, now)
-    return r.leads and term == r.term and sender in r.progress
+    if r.leads and term == r.term and sender in r.progress:
+        if membership.counts(r, sender):
+            return True
+        mark("answer of another disk not counted")
+    return False
 
 
 def maybe_commit(r: RaftState) -> bool:
@@ -251,6 +257,7 @@ def accept_entries(r: RaftState, sender: ServerId, entries: tuple[Entry, ...]) -
             r.log.truncate_from(entry.index)
             r.verified = min(r.verified, entry.index - 1)
         r.log.append(entries[position:])
+        membership.follow_log(r)
         break
     recheck_known_commit(r)
 
@@ -274,7 +281,9 @@ def handle_leader_persisted(r: RaftState, sender: ServerId, m: LeaderPersisted, 
 
 def infers_commits(r: RaftState, leader: ServerId, follower: ServerId) -> bool:
     """Are the two of them a quorum? Among three servers they are."""
-    return quorum.is_quorum(r.configuration, {leader, follower})
+    return quorum.is_quorum(
+        r.configuration, {server for server in (leader, follower) if membership.counts(r, server)}
+    )
 
 
 def infer_commit(r: RaftState) -> None:

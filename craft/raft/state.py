@@ -16,6 +16,7 @@ Reference: raft.tla; PROTOCOL 1.
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -23,7 +24,7 @@ from craft.limits import EngineLimits
 from craft.messages import Message
 from craft.raft.log import Log
 from craft.raft.progress import Progress
-from craft.types import NOWHERE, Configuration, GroupId, HardState, Index, Place, ServerId, Term
+from craft.types import NOBODY, NOWHERE, Configuration, GroupId, HardState, Index, Place, ServerId, Term
 
 if typing.TYPE_CHECKING:
     from random import Random
@@ -53,6 +54,8 @@ class RaftState:
 
     Shared by all groups of a server (PROTOCOL 9).
     """
+    disks: Mapping[ServerId, str]
+    """The disk of each peer's connection, and our own (PROTOCOL 8). Shared by all groups of a server."""
 
     # persistent
     log: Log
@@ -62,8 +65,10 @@ class RaftState:
     hard_write: int = 0  # the number of the write that carries (term, vote)
 
     # volatile
-    configuration: Configuration = field(default_factory=lambda: Configuration(frozenset()))
+    created: Configuration = NOBODY  # that of the cluster's creation; NOBODY: this server joined later
+    configuration: Configuration = NOBODY  # the latest in the log, else in its start, else `created`
     configuration_at: Place = NOWHERE
+    bound: dict[ServerId, str] = field(default_factory=dict)  # its disks
     commit_index: Index = 0
     known_commit: tuple[Index, Term, ServerId] = (0, 0, 0)  # the farthest commit that a peer told of, and who
     lacking_since: int | None = None  # since when a known commit has not arrived
@@ -88,6 +93,7 @@ class RaftState:
     noop_due: bool = False
     transfer_to: ServerId | None = None
     transfer_deadline: int = 0
+    retiring: bool = False  # a removed leader has tried to hand over
     quorum_checked_at: int = 0
 
     @property

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from craft.messages import (
     RequestVoteResult,
     TimeoutNow,
 )
-from craft.raft import Raft, RaftState, Role, election, invariants, replication
+from craft.raft import Raft, RaftState, Role, election, invariants, membership, replication
 from craft.types import (
     NOWHERE,
     Append,
@@ -49,6 +50,8 @@ from craft.types import (
     Term,
     is_command,
     make_entry,
+    pack_configuration,
+    unpack_configuration,
 )
 
 M = TypeVar("M")
@@ -62,12 +65,33 @@ ROUNDS_MAX = 500
 
 
 def entry(text: str) -> Entry:
-    """`2@5` or `2@5:x`. Its stamp follows from its place, so that it is the same entry in every log."""
-    place, _, command = text.partition(":")
-    term, index = map(int, place.split("@"))
-    kind = EntryKind.COMMAND if command else EntryKind.EMPTY
+    """`2@5`, `2@5:x` or `2@5[…]`. Its stamp follows from its place, so it is the same entry in every log."""
+    match = re.fullmatch(r"(\d+)@(\d+)(?::(.+)|\[(.+)\])?", text)
+    assert match is not None, text
+    term, index = int(match[1]), int(match[2])
+    kind, payload = EntryKind.COMMAND if match[3] else EntryKind.EMPTY, (match[3] or "").encode()
+    if match[4]:
+        kind, payload = EntryKind.CONFIGURATION, pack_configuration(configuration(match[4]))
     return make_entry(
-        GROUP, index=index, term=term, timestamp=term * 1000 + index, kind=kind, payload=command.encode()
+        GROUP, index=index, term=term, timestamp=term * 1000 + index, kind=kind, payload=payload
+    )
+
+
+def configuration(text: str) -> Configuration:
+    """`v2:3,4,5<1,2,3+6;4=b`: version 2, voters, outgoing, learners, disks; only voters are needed."""
+    match = re.fullmatch(r"(?:v(\d+):)?([\d,]*)(?:<([\d,]+))?(?:\+([\d,]+))?((?:;\d+=\w+)*)", text)
+    assert match is not None, text
+    parts = [frozenset(map(int, filter(None, (match[part] or "").split(",")))) for part in (2, 3, 4)]
+    disks = [pair.split("=") for pair in match[5].split(";") if pair]
+    bound = tuple((int(server), disk) for server, disk in disks)
+    return Configuration(parts[0], parts[1], parts[2], int(match[1] or 0), bound)
+
+
+def show_configuration(c: Configuration) -> str:
+    voters, outgoing, learners = (",".join(map(str, sorted(part))) for part in c[:3])
+    disks = "".join(f";{server}={disk}" for server, disk in c.disks)
+    return (
+        f"v{c.version}:{voters}{'<' if outgoing else ''}{outgoing}{'+' if learners else ''}{learners}{disks}"
     )
 
 
@@ -77,6 +101,8 @@ def entries(text: str) -> tuple[Entry, ...]:
 
 
 def show_entry(e: Entry) -> str:
+    if e.kind is EntryKind.CONFIGURATION:
+        return f"{e.term}@{e.index}[{show_configuration(unpack_configuration(e.payload))}]"
     command = e.payload.decode()
     return f"{e.term}@{e.index}:{command}" if command else f"{e.term}@{e.index}"
 
@@ -134,7 +160,10 @@ class Disk:
     def recovered(self) -> RecoveredGroup:
         places = [Place(e.term, e.index) for e in self.entries if is_command(e.kind)]
         last_command = places[-1] if places else NOWHERE
-        return RecoveredGroup(self.hard_state, NOWHERE, 0, tuple(self.entries), last_command)
+        changes = tuple(e for e in self.entries if e.kind is EntryKind.CONFIGURATION)
+        return RecoveredGroup(
+            self.hard_state, NOWHERE, 0, tuple(self.entries), last_command, configurations=changes
+        )
 
 
 class PendingWrite(NamedTuple):
@@ -194,6 +223,7 @@ class Cluster:
         self.wire: list[Envelope] = []
         self.cuts: set[tuple[int, int]] = set()
         self.gone: dict[int, set[int]] = {i: set() for i in self.ids}
+        self.disk_ids: dict[int, str] = {i: f"disk{i}" for i in self.ids}
         self.replicas: dict[int, Replica] = {}
         self.events: list[str] = []  # a transcript, for the golden scripts
         self._shown: dict[int, str] = {}
@@ -270,11 +300,36 @@ class Cluster:
         self._turn(i)
         return appended
 
-    def _append(self, i: int, kind: EntryKind, command: str = "") -> Entry:
+    def _append(self, i: int, kind: EntryKind, command: str = "", payload: bytes = b"") -> Entry:
         r = self.state(i)
         clock = self.clocks.get(i, lambda: self.time // MS)()
         timestamp = stamper.stamp(clock, last=r.log.last_timestamp, floor=0)
-        return replication.append(r, kind, timestamp, command.encode())
+        return replication.append(r, kind, timestamp, payload or command.encode())
+
+    def change(self, i: int, to: str) -> Entry:
+        """Append a configuration as the leader, which must be allowed to."""
+        assert membership.may_change(self.state(i)), self.show(i)
+        appended = self._append(i, EntryKind.CONFIGURATION, payload=pack_configuration(configuration(to)))
+        self._turn(i)
+        return appended
+
+    def step_towards(self, i: int, goal: str, *, ready: bool, done: bool = False) -> str:
+        """The leader takes the next step to a wanted set (`v2:1,2,3;2=b`), if there is one now."""
+        wanted = configuration(goal)
+        disks = {server: dict(wanted.disks).get(server, f"disk{server}") for server in wanted.voters}
+        if not membership.may_change(self.state(i)):
+            return "not now"
+        step = membership.next_step(
+            self.state(i).configuration,
+            membership.Goal(wanted.version, disks),
+            met=self.disk_ids,
+            is_ready=lambda _: ready,
+            may_drop=done,
+        )
+        if step is None:
+            return "nothing to do"
+        self.change(i, show_configuration(step))
+        return show_configuration(step)
 
     def transfer(self, i: int, target: int) -> None:
         election.transfer(self.state(i), target, self.time)
@@ -397,11 +452,19 @@ class Cluster:
             rng=random.Random(self.rng.getrandbits(64)),
             gone=self.gone[i],
             now=self.time,
+            disks=self.disk_ids,
         )
         self.replicas[i] = Replica(raft, self._disks[i])
         self._checked[i] = 0
         self._shown[i] = self._role(i)
         self._check(i)
+
+    def wipe(self, i: int) -> None:
+        """The directory is gone; the server comes back under its id with an empty disk, which has its own."""
+        self.crash(i)
+        self._disks[i] = Disk()
+        self.disk_ids[i] += "b"
+        self.restart(i)
 
     # -- the wire -----------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from craft.raft import replication
 from craft.reads import QuorumReads
 from craft.sessions import NONCE_BYTES, Sessions
 from craft.types import Configuration, EntryKind, HardState, Instant, Place, Proposal, make_entry
-from tests.raft.harness import GROUP, Cluster, entries
+from tests.raft.harness import GROUP, Cluster, entries, show_configuration
 
 SCRIPTS = Path(__file__).parent / "scripts"
 PROMPT, INDENT = "> ", "    "
@@ -139,6 +139,32 @@ class Bench:
         leader, command = rest.split()
         self.cluster.propose(int(leader), command)
         return []
+
+    def do_change(self, rest: str) -> list[str]:
+        """`change 1 v2:3,4,5<1,2,3`: the leader appends this configuration."""
+        leader, to = rest.split()
+        self.cluster.change(int(leader), to)
+        return []
+
+    def do_towards(self, rest: str) -> list[str]:
+        """`towards 1 v2:3,4,5 [ready] [done]`: the leader takes the next step to the wanted set (PROTOCOL 8).
+
+        `ready`: those who are to vote are live and caught up in every group; `done`: every group is there.
+        """
+        leader, goal, *words = rest.split()
+        taken = self.cluster.step_towards(int(leader), goal, ready="ready" in words, done="done" in words)
+        return [f"{leader}: {taken}"]
+
+    def do_configuration(self, rest: str) -> list[str]:
+        """By which configuration a replica acts."""
+        r = self.cluster.state(int(rest))
+        term, index = r.configuration_at
+        return [f"{rest} acts by {show_configuration(r.configuration)} of {term}@{index}"]
+
+    def do_wipe(self, rest: str) -> list[str]:
+        """Server 3 loses its disk and comes back with another."""
+        self.cluster.wipe(int(rest))
+        return self.do_show(rest)
 
     def do_transfer(self, rest: str) -> list[str]:
         leader, target = map(int, rest.split())
