@@ -34,7 +34,9 @@ from craft.types import (
     HardState,
     Index,
     Place,
+    RecoveredGroup,
     ServerId,
+    Start,
     Term,
     Timestamp,
     decode_entry,
@@ -219,7 +221,10 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 class RecoveredLog(NamedTuple):
-    """One group's log after its check; the fields are those of `RecoveredGroup`, and where it ends."""
+    """One group's log after its check; the fields are those of `RecoveredGroup`, and where it ends.
+
+    `checked` is where the check began: the log's start, or a usable snapshot's cut in it.
+    """
 
     offset: Place
     offset_timestamp: Timestamp
@@ -227,6 +232,21 @@ class RecoveredLog(NamedTuple):
     last_command: Place
     last: Place
     configurations: tuple[Entry, ...] = ()
+    start: Cut = BEGINNING
+    checked: Index = 0
+
+    def recovered(self, stored: HardState | None) -> RecoveredGroup:
+        """What the engine gets. Whatever was compacted, or is in a snapshot, is known committed."""
+        state = stored or HardState(0, None, 0)
+        return RecoveredGroup(
+            state._replace(commit=max(state.commit, self.checked)),
+            self.offset,
+            self.offset_timestamp,
+            self.tail,
+            self.last_command,
+            self.start,
+            self.configurations,
+        )
 
 
 def check_record(group: GroupId, index: Index, record: bytes) -> Entry:
@@ -257,6 +277,19 @@ def check_successor(group: GroupId, entry: Entry, *, index: Index, term: Term, t
         )
 
 
+def begin_check(group: GroupId, start: Cut, *, behind: Cut, record: bytes | None) -> Cut:
+    """Where the check of a log that begins at `start` may begin: at `behind`, if that is a cut in this log.
+
+    `behind` is a usable snapshot's, and `record` what the log has at that index. A log that ends before it,
+    or has another entry there, was not yet replaced when the server that had taken the snapshot crashed.
+    """
+    if behind.place.index <= start.place.index or record is None:
+        return start
+    entry = check_record(group, behind.place.index, record)
+    same = (entry.term, entry.timestamp) == (behind.place.term, behind.timestamp)
+    return behind if same else start
+
+
 def read_log(
     group: GroupId,
     records: Iterable[tuple[Index, bytes]],
@@ -264,17 +297,20 @@ def read_log(
     commit: Index,
     tail_bytes_max: int,
     start: Cut = BEGINNING,
+    behind: Cut | None = None,
+    earlier: Iterable[Entry] = (),
 ) -> RecoveredLog:
-    """Check a group's log behind `start`, given in key order, and keep its tail.
+    """Check a group's log behind `behind` (by default its start), given in key order, and keep its tail.
 
-    The tail is all entries above `commit` and as many before as fit in `tail_bytes_max`. Raises
-    DamagedStorage.
+    The tail is all entries above `commit` and as many before as fit in `tail_bytes_max`. `earlier` are the
+    configuration entries between `start` and `behind`. Raises DamagedStorage.
     """
+    begin = start if behind is None else behind
     tail: deque[Entry] = deque()
-    configurations: list[Entry] = []
+    configurations = list(earlier)
     early_bytes = 0  # of the entries in the tail that are not above the commit
-    offset, offset_timestamp, last_command = start.place, start.timestamp, start.place
-    (term, index), timestamp = start.place, start.timestamp
+    offset, offset_timestamp, last_command = begin.place, begin.timestamp, begin.place
+    (term, index), timestamp = begin.place, begin.timestamp
     for key_index, record in records:
         entry = check_record(group, key_index, record)
         check_successor(group, entry, index=index, term=term, timestamp=timestamp)
@@ -291,19 +327,56 @@ def read_log(
                 early_bytes -= len(dropped.record)
                 offset, offset_timestamp = Place(dropped.term, dropped.index), dropped.timestamp
     return RecoveredLog(
-        offset, offset_timestamp, tuple(tail), last_command, Place(term, index), tuple(configurations)
+        offset,
+        offset_timestamp,
+        tuple(tail),
+        last_command,
+        Place(term, index),
+        tuple(configurations),
+        start,
+        begin.place.index,
     )
 
 
-def end_after(append: Append, last: Index) -> Index:
-    """Where a log that ends at `last` ends after `append`.
+# -- what a write makes of a log ------------------------------------------------------------------
+
+
+def end_after(append: Append, last: Index, *, start: Index = 0) -> Index:
+    """Where a log that begins behind `start` and ends at `last` ends after `append`.
 
     Raises InvariantViolation if it would have a gap: no storage writes what it would refuse to read.
     """
     cut = append.truncate_from or last + 1
-    if not 1 <= cut <= last + 1:
-        raise InvariantViolation(f"group {append.group}: cut from {cut} of a log that ends at {last}")
+    if not start + 1 <= cut <= last + 1:
+        behind = f" and begins behind {start}" if start else ""
+        raise InvariantViolation(f"group {append.group}: cut from {cut} of a log that ends at {last}{behind}")
     for index, entry in enumerate(append.entries, cut):
         if entry.index != index:
             raise InvariantViolation(f"group {append.group}: entry {entry.index} where {index} is next")
     return cut - 1 + len(append.entries)
+
+
+def end_after_start(start: Start, last: Index, *, before: Index) -> Index:
+    """Where a log that begins behind `before` and ends at `last` ends after `start`.
+
+    Raises InvariantViolation where the start would move back, or keep a log that does not reach it.
+    """
+    index = start.cut.place.index
+    if index < before or (start.keep and index > last):
+        raise InvariantViolation(
+            f"group {start.group}: start behind {index} of a log that begins behind {before} and ends at"
+            f" {last}"
+        )
+    return last if start.keep else index
+
+
+def check_asked(group: GroupId, first: Index, last: Index, *, start: Index, end: Index) -> None:
+    """Are these entries of a log that begins behind `start` and ends at `end`? InvariantViolation if not."""
+    if start + 1 <= first <= min(last, end):
+        return
+    asked = f"entries {first} to {last}"
+    if 1 <= first <= start:
+        raise InvariantViolation(
+            f"group {group}: asked for {asked} of a log that is compacted up to {start}: a snapshot has them"
+        )
+    raise InvariantViolation(f"group {group}: asked for {asked} of a log that ends at {end}")

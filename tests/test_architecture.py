@@ -39,7 +39,7 @@ FLOORS = """
 2  applying
 2  logs
 
-3  storage < storage.memory/ storage.rocks/
+3  storage < storage.held < storage.memory/ storage.rocks/
 3  transport < transport.memory/ transport.tcp/
 3  clock < clock.kernel clock.timeline < clock.manual clock.system clock.chrony clock.ntp < clock.watch
 

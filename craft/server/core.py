@@ -29,6 +29,7 @@ from craft.server.calls import Call, Committed, Level, Singles, checked, checked
 from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
 from craft.server.reads import Read, Reads, Stale
+from craft.server.reclaiming import Reclaiming
 from craft.server.syncing import Syncer
 from craft.server.waking import Waker, set_alarm
 from craft.server.watching import Watch
@@ -85,6 +86,7 @@ class Server(Generic[M]):
         self._quiet = trio.Event()
         self._to_apply = trio.Event()
         self._syncer: Syncer | None = None  # while the server runs
+        self._reclaiming = Reclaiming(storage)
         self._writing = 0  # the number of the write that is being synced
         self._synced: int | None = None
         self._sync_error: BaseException | None = None
@@ -292,6 +294,7 @@ class Server(Generic[M]):
                 await nursery.start(self.transport.run, self._inbox)
                 if isinstance(self._clock, RunningClock):
                     nursery.start_soon(self._clock.run)
+                nursery.start_soon(self._reclaiming.run)
                 if self.config.apply_in_thread:
                     nursery.start_soon(self._apply_in_thread)
                 task_status.started()
@@ -328,6 +331,7 @@ class Server(Generic[M]):
         if self._synced is not None:
             engine.persisted(self._synced, now)
             self._synced = None
+            self._reclaiming.synced()
         if self._applied is not None:
             self._finish_apply(self._applied, now)
             self._applied = None
@@ -387,14 +391,11 @@ class Server(Generic[M]):
 
     def _write(self, write: Write) -> None:
         self._storage.write(write)
+        self._reclaiming.wrote(write)
         self._writing = write.number
         assert self._syncer is not None
         self._syncer.request()
-        measures = self.measures
-        measures.writes.value += 1
-        for append in write.appends:
-            measures.entries.value += len(append.entries)
-            measures.written_bytes.value += sum(len(entry.record) for entry in append.entries)
+        self.measures.take_write(write)
 
     def _sync_done(self, seconds: float, error: BaseException | None) -> None:
         """One sync at a time; what is written meanwhile is the next batch (PROTOCOL 10)."""

@@ -9,7 +9,7 @@ from craft.clock import Clock
 from craft.engine.rungs import RUNGS
 from craft.engine.state import Climb, EngineState
 from craft.stats import Histogram, Metrics
-from craft.types import Instant, ServerId
+from craft.types import Instant, ServerId, Write
 
 SECOND_NS = 1_000_000_000
 
@@ -110,6 +110,13 @@ class Measures:
             climbs, e.climbs = e.climbs, []
             for climb in climbs:
                 self._take_climb(climb)
+
+    def take_write(self, write: Write) -> None:
+        """A turn's write is on its way to the disk."""
+        self.writes.value += 1
+        for append in write.appends:
+            self.entries.value += len(append.entries)
+            self.written_bytes.value += sum(len(entry.record) for entry in append.entries)
 
     def _take_climb(self, climb: Climb) -> None:
         appended, *above = self.rung_seconds

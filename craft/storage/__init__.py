@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from craft.types import (
+    Cut,
     Entry,
     GroupId,
     Head,
@@ -53,8 +54,14 @@ class Storage(Protocol):
     def identity(self) -> Identity:
         """Whose directory this is."""
 
-    def recover(self) -> Recovered:
-        """Read back everything that matters, or raise; called once, before anything else."""
+    def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
+        """Read back everything that matters, or raise; called once, before anything else.
+
+        `behind` are the cuts of a usable snapshot, one a group: what a log holds at or below them need not be
+        read, and what is damaged there shows only when it is read later. A log that ends before its cut, or
+        has another entry there, is handed out as it is (a crash came between keeping an installed snapshot
+        and writing the logs): the engine replaces it.
+        """
 
     def write(self, write: Write) -> None:
         """Write one batch, unsynced."""
@@ -67,7 +74,15 @@ class Storage(Protocol):
     ) -> tuple[Entry, ...]:
         """Entries from `first_index` on, contiguous, up to `last_index` or about `bytes_max`.
 
-        At least one.
+        At least one. Raises DamagedStorage, and InvariantViolation for entries that are not there, or not any
+        more.
+        """
+
+    def reclaim(self) -> None:
+        """Give the system back what starts have dropped, if it is worth the work.
+
+        Blocks, other threads go on; called from a worker thread, one at a time, beside `write` and `sync`.
+        `close` ends it early. Raises StorageFailed.
         """
 
     def peer_disks(self) -> dict[ServerId, str]:

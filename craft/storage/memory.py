@@ -10,39 +10,44 @@ from __future__ import annotations
 import threading
 
 from craft.errors import DamagedStorage, InvariantViolation, StorageFailed
-from craft.recovery import TAIL_BYTES_MAX, GroupFacts, check_record, end_after, group_damage, read_log
+from craft.recovery import TAIL_BYTES_MAX, GroupFacts, group_damage
 from craft.storage import Identity
-from craft.types import Append, Entry, GroupId, HardState, Index, Recovered, RecoveredGroup, ServerId, Write
+from craft.storage.held import HeldLog, carry_out, check_write
+from craft.types import (
+    BEGINNING,
+    Cut,
+    Entry,
+    GroupId,
+    HardState,
+    Index,
+    Recovered,
+    RecoveredGroup,
+    ServerId,
+    Write,
+)
 
 
 class _State:
     """What one copy of the disk holds."""
 
     def __init__(self, groups: int) -> None:
-        self.logs: list[list[Entry]] = [[] for _ in range(groups)]
+        self.logs = [HeldLog() for _ in range(groups)]
         self.hard_states: list[HardState | None] = [None] * groups
         self.counter = 0
 
     def copy(self) -> _State:
         twin = _State(0)
-        twin.logs = [log[:] for log in self.logs]
+        twin.logs = [log.copy() for log in self.logs]
         twin.hard_states = self.hard_states[:]
         twin.counter = self.counter
         return twin
 
     def carry_out(self, write: Write) -> None:
-        for append in write.appends:
-            self._append(append)
+        carry_out(self.logs, write)
         for group, hard_state in write.hard_states:
             self.hard_states[group] = hard_state
         if write.counter is not None:
             self.counter = write.counter
-
-    def _append(self, append: Append) -> None:
-        log = self.logs[append.group]
-        if append.truncate_from:
-            del log[append.truncate_from - 1 :]
-        log.extend(append.entries)
 
 
 class MemoryStorage:
@@ -68,32 +73,27 @@ class MemoryStorage:
         """Batches written and not synced."""
         return len(self._unsynced)
 
-    def recover(self) -> Recovered:
+    def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
         """Read back what is there, through the same checks as a real disk."""
         self._check_open()
-        groups = tuple(self._recover_group(group) for group in range(self._identity.groups))
+        cuts = behind or (BEGINNING,) * self._identity.groups
+        groups = tuple(self._recover_group(group, cut) for group, cut in enumerate(cuts))
         return Recovered(groups, self._written.counter)
 
-    def _recover_group(self, group: GroupId) -> RecoveredGroup:
+    def _recover_group(self, group: GroupId, behind: Cut) -> RecoveredGroup:
         log, stored = self._written.logs[group], self._written.hard_states[group]
-        hard_state = stored or HardState(0, None, 0)
-        records = ((index, entry.record) for index, entry in enumerate(log, 1))
-        found = read_log(group, records, commit=hard_state.commit, tail_bytes_max=self._tail_bytes_max)
+        commit = stored.commit if stored is not None else 0
+        found = log.recover(group, commit=commit, tail_bytes_max=self._tail_bytes_max, behind=behind)
         damage = group_damage(GroupFacts(group, found.last, stored, 0, None), None)
         if damage:
             raise DamagedStorage(damage)
-        return RecoveredGroup(
-            hard_state, found.offset, found.offset_timestamp, found.tail, found.last_command
-        )
+        return found.recovered(stored)
 
     def write(self, write: Write) -> None:
         """Write one batch, unsynced."""
         self._check_open()
         with self._lock:
-            ends: dict[GroupId, Index] = {}
-            for append in write.appends:
-                group = append.group
-                ends[group] = end_after(append, ends.get(group, len(self._written.logs[group])))
+            check_write(self._written.logs, write)
             self._written.carry_out(write)
             self._unsynced.append(write)
 
@@ -110,19 +110,11 @@ class MemoryStorage:
     ) -> tuple[Entry, ...]:
         """Entries from `first_index` on, up to `last_index` or about `bytes_max`; at least one."""
         self._check_open()
-        log = self._written.logs[group]
-        if not 1 <= first_index <= min(last_index, len(log)):
-            asked = f"entries {first_index} to {last_index}"
-            raise InvariantViolation(f"group {group}: asked for {asked} of a log that ends at {len(log)}")
-        found: list[Entry] = []
-        size = 0
-        for index in range(first_index, min(last_index, len(log)) + 1):
-            entry = check_record(group, index, log[index - 1].record)
-            size += entry.size
-            if found and size > bytes_max:
-                break
-            found.append(entry)
-        return tuple(found)
+        return self._written.logs[group].read(group, first_index, last_index, bytes_max)
+
+    def reclaim(self) -> None:
+        """Memory is given back at once."""
+        self._check_open()
 
     def peer_disks(self) -> dict[ServerId, str]:
         """The disk id first met under each server id."""

@@ -23,12 +23,10 @@ from craft.recovery import (
     GroupFacts,
     Judgement,
     RecoveredLog,
-    check_record,
-    end_after,
     judge,
-    read_log,
 )
-from craft.types import Append, Entry, GroupId, HardState, Index, Recovered, RecoveredGroup, ServerId, Write
+from craft.storage.held import HeldLog, carry_out, check_write
+from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Write
 
 BATCH_OF_CREATION = 1
 """A fresh directory holds this batch already: its identity."""
@@ -45,7 +43,7 @@ class _Content:
     """One copy of what the log database holds."""
 
     def __init__(self, groups: int) -> None:
-        self.logs: list[list[Entry]] = [[] for _ in range(groups)]
+        self.logs = [HeldLog() for _ in range(groups)]
         self.hard_states: list[HardState | None] = [None] * groups
         self.ballot_batches = [0] * groups
         self.counter = 0
@@ -53,15 +51,14 @@ class _Content:
 
     def copy(self) -> _Content:
         twin = _Content(0)
-        twin.logs = [log[:] for log in self.logs]
+        twin.logs = [log.copy() for log in self.logs]
         twin.hard_states, twin.ballot_batches = self.hard_states[:], self.ballot_batches[:]
         twin.counter, twin.batch = self.counter, self.batch
         return twin
 
     def carry_out(self, write: Write) -> None:
         self.batch += 1
-        for append in write.appends:
-            self._append(append)
+        carry_out(self.logs, write)
         for group, state in write.hard_states:
             before = self.hard_states[group]
             if before is None or (before.term, before.vote) != (state.term, state.vote):
@@ -69,12 +66,6 @@ class _Content:
             self.hard_states[group] = state
         if write.counter is not None:
             self.counter = write.counter
-
-    def _append(self, append: Append) -> None:
-        log = self.logs[append.group]
-        if append.truncate_from:
-            del log[append.truncate_from - 1 :]
-        log.extend(append.entries)
 
 
 class SimulatedDisk:
@@ -102,6 +93,7 @@ class SimulatedDisk:
         self.failing = False  # the next sync fails
         self.hung = False  # syncs do not end
         self.spoilt = ""  # what of the synced content is gone or changed: to start on it would be a lie
+        self.unread = False  # unless the last recovery had no need to read it, for a snapshot has it
 
     # -- while a server runs ----------------------------------------------------------------------
 
@@ -114,11 +106,7 @@ class SimulatedDisk:
         """Write one batch, unsynced. Raises StorageFailed where the disk is full."""
         if self.full:
             raise StorageFailed("no space left on device")
-        ends: dict[GroupId, Index] = {}
-        for append in write.appends:
-            ends[append.group] = end_after(
-                append, ends.get(append.group, len(self.written.logs[append.group]))
-            )
+        check_write(self.written.logs, write)
         self.written.carry_out(write)
         self._unsynced.append(write)
 
@@ -149,16 +137,7 @@ class SimulatedDisk:
         self, group: GroupId, *, first_index: Index, last_index: Index, bytes_max: int
     ) -> tuple[Entry, ...]:
         """Entries read back, checked. Raises DamagedStorage where they decayed."""
-        found: list[Entry] = []
-        size = 0
-        log = self.written.logs[group]
-        for index in range(first_index, min(last_index, len(log)) + 1):
-            entry = check_record(group, index, log[index - 1].record)
-            size += entry.size
-            if found and size > bytes_max:
-                break
-            found.append(entry)
-        return tuple(found)
+        return self.written.logs[group].read(group, first_index, last_index, bytes_max)
 
     # -- crashes ----------------------------------------------------------------------------------
 
@@ -187,24 +166,25 @@ class SimulatedDisk:
     def flip(self, rng: random.Random) -> str | None:
         """One bit of one synced record changes; says which, or None where there is none."""
         places = [
-            (group, position)
+            (group, entry)
             for group, log in enumerate(self.synced.logs)
-            for position in range(len(log))
-            if position < len(self.written.logs[group])
+            for entry in log.entries
+            if self.written.logs[group].get(entry.index) is not None
         ]
         if not places:
             return None
-        group, position = rng.choice(places)
-        entry = self.synced.logs[group][position]
+        group, entry = rng.choice(places)
+        index = entry.index
         record = bytearray(entry.record)
         # Mostly in the payload: elsewhere other checks than the checksum would see it.
         first = len(record) - len(entry.payload) if entry.payload and rng.random() < 0.7 else 0
         bit = rng.randrange(first * 8, len(record) * 8)
         record[bit // 8] ^= 1 << bit % 8
-        self.flipped.setdefault((group, position + 1), entry)
+        self.flipped.setdefault((group, index), entry)
         damaged = entry._replace(record=bytes(record))
-        self.synced.logs[group][position] = self.written.logs[group][position] = damaged
-        self.spoilt = f"bit {bit} of entry {position + 1} of group {group} is flipped"
+        for content in (self.synced, self.written):
+            content.logs[group].replace(damaged, index=index)
+        self.spoilt = f"bit {bit} of entry {index} of group {group} is flipped"
         return self.spoilt
 
     def truncate(self, rng: random.Random, *, side_too: bool) -> str | None:
@@ -233,14 +213,15 @@ class SimulatedDisk:
 
     # -- recovery ---------------------------------------------------------------------------------
 
-    def recover(self) -> Recovered:
+    def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
         """Judge what is there as the real storage does, and hand it over.
 
         Raises DamagedStorage, SuspectStorage, StorageFailed (full).
         """
         if self.full:
             raise StorageFailed("no space left on device")
-        logs = [self._read(group) for group in range(self.groups)]
+        cuts = behind or (BEGINNING,) * self.groups
+        logs = [self._read(group, cut) for group, cut in enumerate(cuts)]
         verdict = judge(self._facts(logs))
         if verdict.judgement is Judgement.DAMAGED:
             raise DamagedStorage(verdict.reason)
@@ -248,13 +229,10 @@ class SimulatedDisk:
             self._suspect_mark = verdict.reason
             raise SuspectStorage(verdict.reason)
         self._settle()
-        groups = (
-            RecoveredGroup(
-                state or HardState(0, None, 0), log.offset, log.offset_timestamp, log.tail, log.last_command
-            )
-            for state, log in zip(self.written.hard_states, logs, strict=True)
-        )
-        return Recovered(tuple(groups), self.written.counter)
+        self.unread = all(index <= logs[group].checked for group, index in self.flipped)
+        states = self.written.hard_states
+        groups = tuple(log.recovered(state) for state, log in zip(states, logs, strict=True))
+        return Recovered(groups, self.written.counter)
 
     def _settle(self) -> None:
         """What was found is on the platter before anything is built on it."""
@@ -265,10 +243,10 @@ class SimulatedDisk:
         self._ballots = [Ballot(state.term, state.vote) for state in states]
         self._ballots_number = self.synced.batch
 
-    def _read(self, group: GroupId) -> RecoveredLog:
+    def _read(self, group: GroupId, behind: Cut) -> RecoveredLog:
         commit = (self.written.hard_states[group] or HardState(0, None, 0)).commit
-        records = ((index, entry.record) for index, entry in enumerate(self.written.logs[group], 1))
-        return read_log(group, records, commit=commit, tail_bytes_max=self._tail_bytes_max)
+        log = self.written.logs[group]
+        return log.recover(group, commit=commit, tail_bytes_max=self._tail_bytes_max, behind=behind)
 
     def _facts(self, logs: list[RecoveredLog]) -> Facts:
         last = self.written.batch

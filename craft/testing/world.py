@@ -247,7 +247,7 @@ class World:
             return
         except AssertionError as error:
             raise Violation("the product's own assertions hold", f"recovery of {i}: {error!r}") from error
-        if disk.spoilt:
+        if disk.spoilt and not (disk.flipped and disk.unread):
             raise Violation("a spoilt disk is refused", f"server {i} started although {disk.spoilt}")
         self.note(i, "start", f"counter {recovered.counter}")
         server = self.servers[i] = SimServer(self, i, disk, recovered, self.machine())

@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from craft.errors import InvariantViolation, StorageFailed
 from craft.types import (
+    BEGINNING,
     NOWHERE,
     Append,
+    Cut,
     Entry,
     HardState,
     Place,
@@ -31,9 +33,13 @@ from tests.storage.disks import (
     Disk,
     MemoryDisk,
     RocksDisk,
+    SimulatedHandle,
     appended,
     ballot,
+    begun,
     command,
+    configuration,
+    cut_at,
     empty,
 )
 
@@ -276,15 +282,17 @@ def test_memory_may_keep_some_unsynced_batches() -> None:
             crashed.sync()
 
 
-class BothDisksAgree(RuleBasedStateMachine):
-    """Whatever is done to both disks, they recover the same."""
+class DisksAgree(RuleBasedStateMachine):
+    """Whatever is done to all three disks, they recover the same."""
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(dir=FAST_FOLDER)
         self.memory = MemoryDisk(TAIL_BYTES_MAX)
         self.rocks = RocksDisk(pathlib.Path(self._folder.name), TAIL_BYTES_MAX)
+        self.disks: tuple[Disk, ...] = (self.memory, self.rocks, SimulatedHandle(TAIL_BYTES_MAX))
         self.term = 1
+        self.starts = [BEGINNING] * GROUPS
         self.ends = [0] * GROUPS
         self.commits = [0] * GROUPS
 
@@ -292,50 +300,92 @@ class BothDisksAgree(RuleBasedStateMachine):
         self.rocks.close()
         self._folder.cleanup()
 
+    def _write(self, write: Write) -> None:
+        for disk in self.disks:
+            disk.storage.write(write)
+
     @rule(group=st.integers(0, GROUPS - 1), count=st.integers(0, 4), cut=st.integers(0, 5), data=st.data())
     def write(self, group: int, count: int, cut: int, data: st.DataObject) -> None:
         first = max(self.ends[group] + 1 - cut, self.commits[group] + 1)
         if first <= self.ends[group]:
             self.term += 1  # only a new leader overwrites
-        entries: list[Entry] = [command(i, group=group, term=self.term) for i in range(first, first + count)]
+        kinds = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+        entries = [
+            configuration(index, {1, index + 1}, group=group, term=self.term)
+            if configures
+            else command(index, group=group, term=self.term)
+            for index, configures in enumerate(kinds, first)
+        ]
         self.ends[group] = first + count - 1
         self.commits[group] = data.draw(st.integers(self.commits[group], self.ends[group]))
         vote = data.draw(st.none() | st.integers(0, 3))
         self.term += 1
         state = HardState(self.term, vote, self.commits[group])
         append = Append(group, first if first <= self.ends[group] + 1 and cut else 0, tuple(entries))
-        for disk in (self.memory, self.rocks):
-            disk.storage.write(Write(1, (append,), ((group, state),), self.term))
+        self._write(Write(1, (append,), ((group, state),), self.term))
+
+    @rule(group=st.integers(0, GROUPS - 1), data=st.data())
+    def compact(self, group: int, data: st.DataObject) -> None:
+        low = self.starts[group].place.index
+        index = data.draw(st.integers(low, self.commits[group]))
+        if index > low:
+            self.starts[group] = self._cut(group, index)
+            self._write(begun(self.starts[group], group=group))
+
+    def _cut(self, group: int, index: int) -> Cut:
+        (entry,) = self.memory.storage.entries(group, first_index=index, last_index=index, bytes_max=1)
+        return cut_at(entry)
+
+    @rule(group=st.integers(0, GROUPS - 1), ahead=st.integers(0, 3))
+    def replace(self, group: int, ahead: int) -> None:
+        self.term += 1
+        index = max(1, self.commits[group] + ahead)
+        self.starts[group] = cut_at(command(index, group=group, term=self.term))
+        self.ends[group] = self.commits[group] = index
+        state = HardState(self.term, None, index)
+        self._write(begun(self.starts[group], group=group, keep=False, state=state))
 
     @rule()
     def sync(self) -> None:
-        self.memory.sync()
-        self.rocks.sync()
+        for disk in self.disks:
+            disk.sync()
 
-    @rule()
-    def kill(self) -> None:
-        self._agree(self.memory.kill(), self.rocks.kill())
+    @rule(snapshot=st.booleans())
+    def kill(self, snapshot: bool) -> None:
+        behind = self._behind() if snapshot else ()
+        self._agree([disk.kill(behind) for disk in self.disks])
+
+    def _behind(self) -> tuple[Cut, ...]:
+        return tuple(
+            self._cut(group, self.commits[group])
+            if self.commits[group] > self.starts[group].place.index
+            else self.starts[group]
+            for group in range(GROUPS)
+        )
 
     @rule()
     def power_cut(self) -> None:
-        self._agree(self.memory.power_cut(), self.rocks.power_cut())
+        self._agree([disk.power_cut() for disk in self.disks])
 
-    def _agree(self, memory: Recovered, rocks: Recovered) -> None:
-        assert memory == rocks
-        for group, found in enumerate(memory.groups):
-            self.ends[group] = found.offset.index + len(found.tail)
-            self.commits[group] = found.hard_state.commit
+    def _agree(self, found: list[Recovered]) -> None:
+        assert found[0] == found[1] == found[2]
+        for group, log in enumerate(found[0].groups):
+            self.starts[group] = log.start
+            self.ends[group] = log.offset.index + len(log.tail)
+            self.commits[group] = log.hard_state.commit
 
     @precondition(lambda self: any(self.ends))
     @invariant()
-    def both_hold_the_same_entries(self) -> None:
+    def they_hold_the_same_entries(self) -> None:
         for group in range(GROUPS):
-            if self.ends[group]:
-                assert self._held(self.memory, group) == self._held(self.rocks, group)
+            if self.ends[group] > self.starts[group].place.index:
+                held = [self._held(disk, group) for disk in self.disks]
+                assert held[0] == held[1] == held[2]
 
     def _held(self, disk: Disk, group: int) -> tuple[Entry, ...]:
-        return disk.storage.entries(group, first_index=1, last_index=self.ends[group], bytes_max=10**6)
+        first = self.starts[group].place.index + 1
+        return disk.storage.entries(group, first_index=first, last_index=self.ends[group], bytes_max=10**6)
 
 
-BothDisksAgree.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
-TestBothDisksAgree = BothDisksAgree.TestCase
+DisksAgree.TestCase.settings = settings(max_examples=15, stateful_step_count=14, deadline=None)
+TestDisksAgree = DisksAgree.TestCase

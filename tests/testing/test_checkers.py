@@ -540,7 +540,7 @@ def test_a_timestamp_that_is_closed_by_what_is_not_durable_here_is_found(story: 
     """The entry is committed elsewhere, and not synced on this server."""
     server = story.world.servers[1]
     story.find(ClosedTimestampsHold).started(server)
-    server.disk.synced.logs[0].pop()
+    server.disk.synced.logs[0].entries.pop()
     story.violates(ClosedTimestampsHold, "turned", server)
 
 

@@ -9,7 +9,8 @@ Invariants
 - A failure is final: every later call raises StorageFailed as well.
 
 The parts: `layout` keys and values · `files` small crash-safe files · `wal` what RocksDB overlooks ·
-`database` opening and reading · `directory` identity, lock and marks · `opening` the verdict, carried out.
+`database` opening and reading · `batches` a write as RocksDB takes it · `reclaiming` space · `directory`
+identity, lock and marks · `opening` the verdict, carried out.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from typing import NamedTuple
 from rocksdict import Rdict, WriteBatch
 
 from craft.errors import ConfigError, DamagedStorage, InvariantViolation, StorageFailed
-from craft.recovery import TAIL_BYTES_MAX, check_record, end_after
+from craft.recovery import TAIL_BYTES_MAX, check_asked, check_record
 from craft.storage import Identity
 from craft.storage.rocks import layout
+from craft.storage.rocks.batches import BLANK, Bounds, add_logs
 from craft.storage.rocks.database import WRITE_BUFFER_BYTES, Contents, reading, records
 from craft.storage.rocks.directory import BOOT_ID_FILE, Directory, read_boot_id
 from craft.storage.rocks.opening import Settings, SideFiles, open_and_judge
+from craft.storage.rocks.reclaiming import Reclaimer
 from craft.types import (
     GROUPS_MAX,
     SERVER_ID_MAX,
+    Cut,
     Entry,
     GroupId,
     HardState,
@@ -60,7 +64,10 @@ class RocksStorage:
         self._failure = "the storage is not recovered yet"
         self._sync_lock = threading.Lock()
         groups = settings.identity.groups
-        self._last: list[Index] = [0] * groups
+        self._bounds: list[Bounds] = [BLANK] * groups
+        self._reclaimer = Reclaimer(directory.log, groups)
+        self._reclaim_lock = threading.Lock()
+        self._closing = False
         self._states: dict[GroupId, layout.StoredState] = {}
         self._written = _Written(0, ((0, None),) * groups)
         self._synced = _Written(0, ())  # what the two side files say
@@ -105,13 +112,14 @@ class RocksStorage:
 
     # -- recovery ---------------------------------------------------------------------------------------
 
-    def recover(self) -> Recovered:
-        """Read back and check everything; what is returned is durable.
+    def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
+        """Read back and check everything behind a usable snapshot's cuts; what is returned is durable.
 
         Raises DamagedStorage, SuspectStorage, WrongDirectory or StorageFailed, and then closes.
         """
         try:
-            self._db, contents = open_and_judge(self._directory, self._side, self._settings)
+            settings = self._settings._replace(behind=behind)
+            self._db, contents = open_and_judge(self._directory, self._side, settings)
             self._directory.remember_boot(self._settings.boot_id)
             self._adopt(contents)
             self.sync()
@@ -125,7 +133,10 @@ class RocksStorage:
 
     def _adopt(self, contents: Contents) -> None:
         self._failure = ""
-        self._last = [log.last.index for log in contents.logs]
+        self._bounds = [
+            Bounds(log.start.place.index, log.last.index, marked)
+            for log, marked in zip(contents.logs, contents.configurations, strict=True)
+        ]
         self._states = contents.states
         self._peer_disks = contents.peer_disks
         blank = layout.StoredState(HardState(0, None, 0), 0)
@@ -142,33 +153,15 @@ class RocksStorage:
         self._check_usable()
         number = self._written.number + 1
         batch = WriteBatch(raw_mode=True)
-        ends = self._add_appends(batch, write)
+        bounds = add_logs(batch, write, self._bounds)
         states = self._add_hard_states(batch, write, number)
         if write.counter is not None:
             key = layout.COUNTER_KEY
             batch.put(key, layout.number_value(key, write.counter))
         self._write_batch(batch, number, _with_ballots(self._written.ballots, states))
-        for group, end in ends.items():
-            self._last[group] = end
+        for group, after in bounds.items():
+            self._bounds[group] = after
         self._states.update(states)
-
-    def _add_appends(self, batch: WriteBatch, write: Write) -> dict[GroupId, Index]:
-        """Add the entries and delete what a cut leaves behind them; returns where each log then ends.
-
-        A cut takes few entries, none of them committed. Deletes of single keys cost less than a range
-        tombstone, which every later read would have to look at.
-        """
-        ends: dict[GroupId, Index] = {}
-        for append in write.appends:
-            group = append.group
-            last = ends.get(group, self._last[group])
-            end = end_after(append, last)
-            for entry in append.entries:
-                batch.put(layout.entry_key(group, entry.index), entry.record)
-            for index in range(end + 1, last + 1):
-                batch.delete(layout.entry_key(group, index))
-            ends[group] = end
-        return ends
 
     def _add_hard_states(
         self, batch: WriteBatch, write: Write, number: int
@@ -214,6 +207,19 @@ class RocksStorage:
             self._side.synced.store(written.number, sync=False)
         self._synced = written
 
+    # -- giving space back ------------------------------------------------------------------------------
+
+    def reclaim(self) -> None:
+        """Give the system back what starts have dropped, if it is worth the work. Blocks."""
+        with self._reclaim_lock:
+            self._check_usable()
+            try:
+                self._reclaimer.reclaim(self._database())
+            except Exception as error:  # rocksdict raises bare Exceptions
+                if self._closing:
+                    return
+                raise self._fail("dropped entries could not be taken away", error) from error
+
     # -- reading ----------------------------------------------------------------------------------------
 
     def entries(
@@ -224,10 +230,8 @@ class RocksStorage:
         Raises DamagedStorage if one is damaged or missing, InvariantViolation if the log ends before them.
         """
         self._check_usable()
-        end = self._last[group]
-        if not 1 <= first_index <= min(last_index, end):
-            asked = f"entries {first_index} to {last_index}"
-            raise InvariantViolation(f"group {group}: asked for {asked} of a log that ends at {end}")
+        start, end, _ = self._bounds[group]
+        check_asked(group, first_index, last_index, start=start, end=end)
         with reading(f"reading entries of group {group} from {first_index}"):
             return self._read_entries(group, first_index, min(last_index, end), bytes_max)
 
@@ -270,13 +274,19 @@ class RocksStorage:
 
     def close(self) -> None:
         """Release the directory, after a sync under way; unsynced batches may be lost. Harmless twice."""
-        with self._sync_lock:
+        self._closing = True
+        cut_short = self._db is not None and self._reclaim_lock.locked()
+        if self._db is not None and cut_short:
+            self._db.cancel_all_background(False)  # a merge of gigabytes may be begun again another time
+        with self._reclaim_lock, self._sync_lock:
             self._failure = self._failure or "the storage is closed"
             db, self._db = self._db, None
             try:
                 if db is not None:
                     db.close()
             except Exception as error:  # rocksdict raises bare Exceptions
+                if cut_short:
+                    return  # no last flush to a table, then: the log files hold it all
                 raise StorageFailed(f"{self._directory.path} could not be closed: {error}") from error
             finally:
                 self._side.close()

@@ -16,9 +16,16 @@ from typing import NamedTuple
 from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, ReadOptions
 
 from craft.errors import CraftError, DamagedStorage, StorageFailed
-from craft.recovery import Ballot, GroupFacts, RecoveredLog, read_log
+from craft.recovery import (
+    Ballot,
+    GroupFacts,
+    RecoveredLog,
+    begin_check,
+    check_record,
+    read_log,
+)
 from craft.storage.rocks import layout
-from craft.types import GroupId, HardState, Index, RecoveredGroup, ServerId
+from craft.types import BEGINNING, Cut, Entry, GroupId, Index, RecoveredGroup, ServerId
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -132,6 +139,7 @@ class Contents(NamedTuple):
     peer_disks: dict[ServerId, str]
     states: dict[GroupId, layout.StoredState]
     logs: tuple[RecoveredLog, ...]
+    configurations: tuple[tuple[Index, ...], ...]  # where each group's stand
 
     def facts(self, ballots: layout.Ballots | None) -> tuple[GroupFacts, ...]:
         """What the verdict wants to know of each group."""
@@ -147,13 +155,7 @@ class Contents(NamedTuple):
     def recovered(self) -> tuple[RecoveredGroup, ...]:
         """What the engine gets."""
         return tuple(
-            RecoveredGroup(
-                self.states[group].hard_state if group in self.states else HardState(0, None, 0),
-                log.offset,
-                log.offset_timestamp,
-                log.tail,
-                log.last_command,
-            )
+            log.recovered(self.states[group].hard_state if group in self.states else None)
             for group, log in enumerate(self.logs)
         )
 
@@ -161,13 +163,24 @@ class Contents(NamedTuple):
 _INDEX_MAX = 2**64 - 1
 
 
-def read_contents(db: Rdict, groups: int, *, tail_bytes_max: int) -> Contents:
-    """Read and check everything, once."""
+def read_contents(db: Rdict, groups: int, *, tail_bytes_max: int, behind: tuple[Cut, ...] = ()) -> Contents:
+    """Read and check everything, once; of each log what is behind a usable snapshot's cut."""
     with reading("reading the log database"):
         states = {
-            int.from_bytes(key[1:], "big"): layout.hard_state_of(key, value)
+            _group_of(key): layout.hard_state_of(key, value)
             for key, value in scan_kind(db, layout.HARD_STATE)
         }
+        starts = {_group_of(key): layout.start_of(key, value) for key, value in scan_kind(db, layout.START)}
+        marked: list[list[Index]] = [[] for _ in range(groups)]
+        for key, value in scan_kind(db, layout.CONFIGURATION):
+            layout.unseal(key, value)
+            marked[_group_of(key)].append(layout.entry_index(key))
+        cuts = behind or (BEGINNING,) * groups
+        logs = []
+        for group in range(groups):
+            commit = states[group].hard_state.commit if group in states else 0
+            known = _Known(starts.get(group, BEGINNING), cuts[group], marked[group], commit)
+            logs.append(_read_log(db, group, known, tail_bytes_max))
         return Contents(
             identity=_value(db, layout.IDENTITY_KEY),
             ring=frozenset(layout.number_of(key, value) for key, value in scan_kind(db, layout.RING)),
@@ -177,16 +190,50 @@ def read_contents(db: Rdict, groups: int, *, tail_bytes_max: int) -> Contents:
                 for key, value in scan_kind(db, layout.PEER)
             },
             states=states,
-            logs=tuple(
-                read_log(
-                    group,
-                    records(db, group, 0, _INDEX_MAX),
-                    commit=states[group].hard_state.commit if group in states else 0,
-                    tail_bytes_max=tail_bytes_max,
-                )
-                for group in range(groups)
-            ),
+            logs=tuple(logs),
+            configurations=tuple(map(tuple, marked)),
         )
+
+
+def _group_of(key: bytes) -> GroupId:
+    """The group in the key of a hard state, a start or a configuration."""
+    return int.from_bytes(key[1:3], "big")
+
+
+class _Known(NamedTuple):
+    """What is known of a group's log before it is read."""
+
+    start: Cut
+    behind: Cut
+    marked: list[Index]
+    commit: Index
+
+
+def _read_log(db: Rdict, group: GroupId, known: _Known, tail_bytes_max: int) -> RecoveredLog:
+    """Check one group's log; of what is not read, only the configurations are looked at."""
+    start, behind, marked, commit = known
+    there = db.get(layout.entry_key(group, behind.place.index))
+    begin = begin_check(group, start, behind=behind, record=there)
+    found = read_log(
+        group,
+        records(db, group, begin.place.index + 1, _INDEX_MAX),
+        commit=commit,
+        tail_bytes_max=tail_bytes_max,
+        start=start,
+        behind=begin,
+        earlier=[_configuration(db, group, index) for index in marked if index <= begin.place.index],
+    )
+    if [entry.index for entry in found.configurations] != marked:
+        at = [entry.index for entry in found.configurations]
+        raise DamagedStorage(f"group {group}: configurations are at {at}, and marked at {marked}")
+    return found
+
+
+def _configuration(db: Rdict, group: GroupId, index: Index) -> Entry:
+    record = db.get(layout.entry_key(group, index))
+    if record is None:
+        raise DamagedStorage(f"group {group}: entry {index}, a configuration, is missing")
+    return check_record(group, index, record)
 
 
 def _value(db: Rdict, key: bytes) -> bytes:

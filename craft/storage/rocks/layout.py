@@ -14,21 +14,34 @@ from typing import NamedTuple
 
 from craft.errors import DamagedStorage
 from craft.recovery import RING_SLOTS
-from craft.types import GroupId, HardState, Index, ServerId, Term
+from craft.types import (
+    TIMESTAMP_MAX,
+    Cut,
+    GroupId,
+    HardState,
+    Index,
+    Place,
+    ServerId,
+    Term,
+    pack_configuration,
+    unpack_configuration,
+)
 
 _ENTRY = struct.Struct(">BHQ")
 _HARD_STATE = struct.Struct(">BH")
 _RING = struct.Struct(">BH")
 _PEER = struct.Struct(">BI")
+_START = struct.Struct(">BH")
+_CUT = struct.Struct(">QQQQQ")  # term · index · timestamp · the configuration's term · its index
 _NUMBER = struct.Struct(">Q")
 _STATE = struct.Struct(">QQQQ")  # term · vote + 1, 0 for none · commit · batch of the ballot
 _BALLOT = struct.Struct(">QQ")  # term · vote + 1, 0 for none
 
-ENTRY, HARD_STATE, RING, COUNTER, PEER, IDENTITY = range(1, 7)
+ENTRY, HARD_STATE, RING, COUNTER, PEER, IDENTITY, START, CONFIGURATION = range(1, 9)
 
 COUNTER_KEY = bytes([COUNTER])
 IDENTITY_KEY = bytes([IDENTITY])
-KIND_END = {kind: bytes([kind + 1]) for kind in (ENTRY, HARD_STATE, RING, PEER)}
+KIND_END = {kind: bytes([kind + 1]) for kind in range(ENTRY, CONFIGURATION + 1)}
 
 
 class StoredState(NamedTuple):
@@ -47,6 +60,21 @@ def entry_index(key: bytes) -> Index:
     """The index in an entry's key."""
     index: int = _ENTRY.unpack(key)[2]
     return index
+
+
+def entries_end(group: GroupId) -> bytes:
+    """What follows every key of the group's entries."""
+    return bytes([ENTRY]) + (group + 1).to_bytes(2, "big")
+
+
+def configuration_key(group: GroupId, index: Index) -> bytes:
+    """The key that marks an entry as a configuration, which is found then without reading the log."""
+    return _ENTRY.pack(CONFIGURATION, group, index)
+
+
+def start_key(group: GroupId) -> bytes:
+    """The key of where a group's log begins."""
+    return _START.pack(START, group)
 
 
 def hard_state_key(group: GroupId) -> bytes:
@@ -102,6 +130,27 @@ def hard_state_of(key: bytes, value: bytes) -> StoredState:
     """The hard state in such a value."""
     term, vote, commit, batch = _STATE.unpack(unseal(key, value))
     return StoredState(HardState(term, vote - 1 if vote else None, commit), batch)
+
+
+def start_value(key: bytes, cut: Cut) -> bytes:
+    """The value of where a group's log begins."""
+    fields = _CUT.pack(*cut.place, cut.timestamp, *cut.configuration_at)
+    return seal(key, fields + pack_configuration(cut.configuration))
+
+
+def start_of(key: bytes, value: bytes) -> Cut:
+    """The cut in such a value."""
+    body = unseal(key, value)
+    try:
+        term, index, timestamp, *configuration_at = _CUT.unpack_from(body)
+        configuration = unpack_configuration(body[_CUT.size :])
+    except (ValueError, struct.error) as error:
+        raise DamagedStorage(
+            f"the log database's value under key {key.hex()} is no start: {error}"
+        ) from error
+    if timestamp > TIMESTAMP_MAX:
+        raise DamagedStorage(f"the log database's value under key {key.hex()} has timestamp {timestamp}")
+    return Cut(Place(term, index), timestamp, configuration, Place(*configuration_at))
 
 
 Ballots = tuple[tuple[Term, ServerId | None], ...]

@@ -18,6 +18,7 @@ from craft.storage.rocks import files, layout
 from craft.storage.rocks.database import Contents, RefusedError, open_database, read_contents
 from craft.storage.rocks.directory import Directory, pack_identity
 from craft.storage.rocks.wal import zeroed_stretch
+from craft.types import Cut
 
 
 class Settings(NamedTuple):
@@ -27,6 +28,7 @@ class Settings(NamedTuple):
     boot_id: str | None
     tail_bytes_max: int
     write_buffer_bytes: int
+    behind: tuple[Cut, ...] = ()  # a usable snapshot's cuts: what the logs hold below is not read
 
 
 class SideFiles:
@@ -134,7 +136,8 @@ def _read_and_judge(
 
 
 def _read(db: Rdict, settings: Settings) -> Contents:
-    contents = read_contents(db, settings.identity.groups, tail_bytes_max=settings.tail_bytes_max)
+    groups, tail_bytes_max = settings.identity.groups, settings.tail_bytes_max
+    contents = read_contents(db, groups, tail_bytes_max=tail_bytes_max, behind=settings.behind)
     if contents.identity != pack_identity(settings.identity):
         raise WrongDirectory(
             f"the log database was made for {contents.identity!r}, its directory for {settings.identity}"

@@ -82,15 +82,15 @@ class AcknowledgementsAreDurable(Checker):
 
     def _check(self, server: SimServer, peer: ServerId, m: AppendAccepted) -> None:
         platter = server.disk.synced.logs[m.group]
-        durable = platter[m.match_index - 1].term if m.match_index <= len(platter) else None
+        durable = platter.term_at(m.match_index)
         own = server.engine.state.raft(m.group).log.term_at(m.match_index)
         leaders = self._leaders_term(server, peer, m)
         if durable is None or own not in (None, durable) or leaders not in (None, durable):
             raise Violation(
                 self.PROPERTY,
                 f"server {server.id} acknowledges entry {m.match_index} of group {m.group} to server {peer}"
-                f" in term {m.term}; its platter ends at {len(platter)} and has term {durable} there, its log"
-                f" in memory term {own}, the leader's log term {leaders}",
+                f" in term {m.term}; its platter ends at {platter.last_index} and has term {durable} there,"
+                f" its log in memory term {own}, the leader's log term {leaders}",
             )
 
     @staticmethod
@@ -134,8 +134,8 @@ class CountedIsHeld(Checker):
         if peer in world.wiped or disk.spoilt or term is None or (hard is not None and hard.term > r.term):
             return
         log = disk.synced.logs[r.group]
-        found = log[match - 1].term if match <= len(log) else None
-        if found != term:
+        if not log.holds(match, term):
+            found = log.term_at(match)
             raise Violation(
                 self.PROPERTY,
                 f"server {server.id} leads group {r.group} in term {r.term} and counts entry {match} of term"
@@ -173,7 +173,6 @@ class CommitsAreDurable(Checker):
         world, (group, entry) = server.world, fresh
         holders = set(world.wiped)  # nobody can tell any more
         for i, disk in world.disks.items():
-            log = disk.synced.logs[group]
-            if entry.index <= len(log) and log[entry.index - 1].term == entry.term:
+            if disk.synced.logs[group].holds(entry.index, entry.term):
                 holders.add(i)
         return holders

@@ -144,10 +144,10 @@ def entry_at(server: SimServer, r: RaftState, index: Index) -> Entry | None:
     """
     if index > r.log.offset.index:
         return r.log.entry(index) if index <= r.log.last_index else None
-    log = server.disk.written.logs[r.group]
-    if not 0 < index <= len(log):
+    entry = server.disk.written.logs[r.group].get(index)
+    if entry is None:
         return None
-    return server.disk.flipped.get((r.group, index), log[index - 1])
+    return server.disk.flipped.get((r.group, index), entry)
 
 
 def term_at(server: SimServer, r: RaftState, index: Index) -> Term | None:

@@ -11,7 +11,7 @@ from craft.errors import InvariantViolation
 from craft.raft import RaftState, invariants
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import Ledger, entry_at
-from craft.types import Append, Entry, GroupId, Index, ServerId, Term, Write
+from craft.types import Append, Entry, GroupId, Index, ServerId, Term, Timestamp, Write
 
 if typing.TYPE_CHECKING:
     from craft.testing.server import SimServer
@@ -41,8 +41,7 @@ class LogMatching(Checker):
     def wrote(self, server: SimServer, write: Write) -> None:
         """Each entry is looked at once a server."""
         for append in write.appends:
-            before = _before(server, append)
-            term = before.term if before is not None else 0
+            _, term, _ = _before(server, append)
             known = self._entries.setdefault(append.group, {})
             for entry in append.entries:
                 first, first_term = known.setdefault((entry.index, entry.term), (entry, term))
@@ -94,23 +93,25 @@ class StampsRise(Checker):
     def wrote(self, server: SimServer, write: Write) -> None:
         """Compare each entry with the one before it."""
         for append in write.appends:
-            before = _before(server, append)
+            index, term, stamp = _before(server, append)
             for entry in append.entries:
-                index, term, stamp = before[:3] if before is not None else (0, 0, -1)
                 if entry.index != index + 1 or entry.term < term or entry.timestamp <= stamp:
                     raise Violation(
                         self.PROPERTY,
                         f"group {append.group} on server {server.id}: entry {entry.index} {words(entry)}"
-                        f" follows entry {index} {words(before)}",
+                        f" follows entry {index} of term {term} with timestamp {stamp}",
                     )
-                before = entry
+                index, term, stamp = entry[:3]
 
 
-def _before(server: SimServer, append: Append) -> Entry | None:
-    """The entry before those that were just written."""
+def _before(server: SimServer, append: Append) -> tuple[Index, Term, Timestamp]:
+    """Index, term and timestamp of the entry before those that were just written, or of the log's start."""
     log = server.disk.written.logs[append.group]
-    count = len(log) - len(append.entries)
-    return log[count - 1] if count else None
+    entry = log.get(log.last_index - len(append.entries))
+    if entry is not None:
+        return entry[:3]
+    term, index = log.start.place
+    return (index, term, log.start.timestamp) if index else (0, 0, -1)
 
 
 class StateMachineSafety(Checker):
@@ -176,10 +177,10 @@ class CommittedStays(Checker):
         for append in write.appends:
             cut, platter = append.truncate_from, server.disk.synced.logs[append.group]
             known = self._ledger.committed[append.group]
-            if not 0 < cut <= min(len(platter), len(known)):
+            if not 0 < cut <= min(platter.last_index, len(known)):
                 continue
             term = server.engine.state.raft(append.group).term
-            if platter[cut - 1].term == known[cut - 1].term and self._counts(append.group, cut, term):
+            if platter.holds(cut, known[cut - 1].term) and self._counts(append.group, cut, term):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} cuts the log of group {append.group} on its disk from {cut}; it held"

@@ -254,8 +254,7 @@ class ClosedTimestampsHold(Checker):
         e = server.engine.state
         index, log = e.cursor[group], self._ledger.committed[group]
         entry = log[index - 1] if 0 < index <= len(log) else None
-        platter = server.disk.synced.logs[group]
-        durable = platter[index - 1].timestamp if 0 < index <= len(platter) else None
+        durable = _durable_timestamp(server, group, index)
         if stamp < before or entry is None or entry.timestamp != stamp or durable != stamp:
             raise Violation(
                 self.PROPERTY,
@@ -265,3 +264,12 @@ class ClosedTimestampsHold(Checker):
             )
         if stamp > self._promised.get(group, (0, 0, 0))[0]:
             self._promised[group] = (stamp, index, server.id)
+
+
+def _durable_timestamp(server: SimServer, group: GroupId, index: Index) -> Timestamp | None:
+    """What the platter has at an index; at the log's start, which is durable as well, that of the cut."""
+    platter = server.disk.synced.logs[group]
+    if index == platter.start_index:
+        return platter.start.timestamp
+    entry = platter.get(index)
+    return entry.timestamp if entry is not None else None
