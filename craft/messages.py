@@ -23,12 +23,16 @@ class RequestVote(NamedTuple):
 
 
 class RequestVoteResult(NamedTuple):
-    """The answer. For a granted pre-vote, `term` repeats the term asked for."""
+    """The answer. For a granted pre-vote, `term` repeats the term asked for.
+
+    What a `suspect` grants counts only where every voter grants (PROTOCOL 10).
+    """
 
     group: GroupId
     term: Term
     granted: bool
     pre: bool
+    suspect: bool = False
 
 
 class AppendEntries(NamedTuple):
@@ -51,6 +55,19 @@ class AppendAccepted(NamedTuple):
     verified_index: Index
 
 
+class SuspectAccepted(NamedTuple):
+    """As AppendAccepted, from a suspect: it says what to send next, and counts for nothing (PROTOCOL 10).
+
+    `incarnation` as in Suspected, which this is as well.
+    """
+
+    group: GroupId
+    term: Term
+    match_index: Index
+    verified_index: Index
+    incarnation: int
+
+
 class AppendRejected(NamedTuple):
     """No match at `rejected_index`. The leader may go on at the hint (fast back-up)."""
 
@@ -70,6 +87,42 @@ class LeaderPersisted(NamedTuple):
     group: GroupId
     term: Term
     index: Index  # type: ignore[assignment]  # as in Entry
+
+
+class Suspected(NamedTuple):
+    """The sender may have lost a synced tail of this log, and asks what it must hold to be trusted again.
+
+    `incarnation` is a random number of this start: an answer to an earlier one clears nobody.
+    """
+
+    group: GroupId
+    term: Term
+    incarnation: int
+
+
+class Cleared(NamedTuple):
+    """That incarnation is trusted again with the write that makes this entry durable (PROTOCOL 10).
+
+    The leader of `term` appended it, or will, after it heard that incarnation; or the sender led `term` and
+    counted nothing beyond it there.
+    """
+
+    group: GroupId
+    incarnation: int
+    term: Term
+    index: Index  # type: ignore[assignment]  # as in Entry
+
+
+class Doubted(NamedTuple):
+    """The leader of `term` counted the entry at `index` on the receiver, which now says that it has it not.
+
+    `index_term` is that entry's term; 0 where the leader does not know it any more.
+    """
+
+    group: GroupId
+    term: Term
+    index: Index  # type: ignore[assignment]  # as in Entry
+    index_term: Term
 
 
 class TimeoutNow(NamedTuple):
@@ -129,12 +182,16 @@ class ReadQuery(NamedTuple):
 
 
 class GroupReport(NamedTuple):
-    """One group in a report. `configuration_at` orders configurations, term first."""
+    """One group in a report. `configuration_at` orders configurations, term first.
+
+    A `suspect` may raise the target and name a configuration, and fills no majority (PROTOCOL 10).
+    """
 
     last_command: Place
     commit: Place
     configuration_at: Place
     configuration: Configuration
+    suspect: bool = False
 
 
 class ReadReport(NamedTuple):
@@ -149,8 +206,12 @@ Message: TypeAlias = (
     | RequestVoteResult
     | AppendEntries
     | AppendAccepted
+    | SuspectAccepted
     | AppendRejected
     | LeaderPersisted
+    | Suspected
+    | Cleared
+    | Doubted
     | TimeoutNow
     | Heartbeats
     | Fetch

@@ -6,6 +6,7 @@ Invariants
 - While a configuration is joint, everything needs a majority of the new *and* of the old voters (dissertation
   4.3).
 - A server that is unheard counts for nothing; a server that is no voter counts for nothing.
+- A suspect's vote counts only where every voter grants, of both sets while joint (PROTOCOL 10).
 
 Reference: Raft dissertation 4.3; PROTOCOL 1, 2, 6.
 """
@@ -59,11 +60,18 @@ def _contains_majority(voters: frozenset[ServerId], servers: Collection[ServerId
     return sum(voter in servers for voter in voters) >= majority(voters)
 
 
-def vote_outcome(configuration: Configuration, votes: Mapping[ServerId, bool]) -> Outcome:
-    """Won when a quorum granted; lost when the answers still missing cannot change that."""
-    granted = [server for server, vote in votes.items() if vote]
-    if is_quorum(configuration, granted):
-        return Outcome.WON
+def vote_outcome(
+    configuration: Configuration, votes: Mapping[ServerId, bool], suspects: Collection[ServerId] = ()
+) -> Outcome:
+    """Won when a quorum without suspects granted, or everyone; lost when what is missing cannot change that.
+
+    Every committed entry is on a quorum, which meets any other in a server that has lost nothing, and that
+    grants only logs that hold it. Where everyone grants, nobody's log is ahead: what one still holds, wins.
+    """
     everyone = configuration.voters | configuration.outgoing
-    not_refused = [server for server in everyone if votes.get(server, True)]
-    return Outcome.PENDING if is_quorum(configuration, not_refused) else Outcome.LOST
+    granted = {server for server, vote in votes.items() if vote}
+    if is_quorum(configuration, granted.difference(suspects)) or everyone <= granted:
+        return Outcome.WON
+    possible = {server for server in everyone if votes.get(server, True)}
+    open_ = is_quorum(configuration, possible.difference(suspects)) or everyone <= possible
+    return Outcome.PENDING if open_ else Outcome.LOST

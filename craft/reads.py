@@ -8,8 +8,9 @@ Invariants
   before a read counts for nothing. One that answers an earlier attempt for the very same reads does count: it
   was made after they arrived, and where round trips are longer than attempts there is no other.
 - A round completes when, for every group, the *latest configuration named by the reader's own log or by any
-  report* has its majority among those who reported (both, while joint). A majority of the reader's own,
-  outdated configuration would read stale (†).
+  report* has its majority among those who reported (both, while joint) and are no suspects: who may have
+  lost entries may not know the latest. A majority of the reader's own, outdated configuration would read
+  stale (†).
 - The target of a group is the greatest last command reported, term first.
 
 Why it is linearizable: a committed entry is on a majority, so every answered write is reported; a reported
@@ -99,7 +100,8 @@ class QuorumReads:
 
     def _covered(self, group: int) -> bool:
         latest = max((groups[group] for groups in self._reports.values()), key=lambda g: g.configuration_at)
-        return quorum.is_quorum(latest.configuration, self._reports.keys())
+        sound = {server for server, groups in self._reports.items() if not groups[group].suspect}
+        return quorum.is_quorum(latest.configuration, sound)
 
     def _target(self, group: int) -> Place:
         return max(groups[group].last_command for groups in self._reports.values())

@@ -297,7 +297,8 @@ class Start(NamedTuple):
 class Write(NamedTuple):
     """All that one server must make durable in one turn, for all groups, atomically.
 
-    `starts` are carried out before `appends`.
+    `starts` are carried out before `appends`. `suspicions` are `(group, reason)`: this server may have lost
+    a synced tail of that group's log; without a reason: the suspicion ends with this batch (PROTOCOL 10).
     """
 
     number: int
@@ -305,6 +306,7 @@ class Write(NamedTuple):
     hard_states: tuple[tuple[GroupId, HardState], ...]
     counter: int | None  # a new session counter, or None where it does not change
     starts: tuple[Start, ...] = ()
+    suspicions: tuple[tuple[GroupId, str], ...] = ()
 
 
 class RecoveredGroup(NamedTuple):
@@ -313,7 +315,8 @@ class RecoveredGroup(NamedTuple):
     `offset` is the place, `offset_timestamp` the timestamp of the entry just before the tail (0 if none).
     Every entry above `hard_state.commit` is in the tail. `last_command` is the place of the last command
     entry of the *whole* log (where it is compacted: the compaction point). The log begins behind `start`;
-    `configurations` are its entries of that kind, in order, in the tail or before it.
+    `configurations` are its entries of that kind, in order, in the tail or before it. `suspicion` is why a
+    synced tail of this log may be missing; empty: nothing is.
     """
 
     hard_state: HardState
@@ -323,6 +326,7 @@ class RecoveredGroup(NamedTuple):
     last_command: Place
     start: Cut = BEGINNING
     configurations: tuple[Entry, ...] = ()
+    suspicion: str = ""
 
 
 class Recovered(NamedTuple):

@@ -8,6 +8,8 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    Cleared,
+    Doubted,
     Fetch,
     FetchResult,
     Forward,
@@ -21,6 +23,8 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SuspectAccepted,
+    Suspected,
     TimeoutNow,
 )
 from craft.types import (
@@ -89,10 +93,16 @@ def fetch_results(draw: st.DrawFn) -> FetchResult:
 
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     RequestVote: st.builds(RequestVote, groups, numbers, numbers, numbers, st.booleans(), st.booleans()),
-    RequestVoteResult: st.builds(RequestVoteResult, groups, numbers, st.booleans(), st.booleans()),
+    RequestVoteResult: st.builds(
+        RequestVoteResult, groups, numbers, st.booleans(), st.booleans(), st.booleans()
+    ),
     AppendEntries: append_entries(),
     AppendAccepted: st.builds(AppendAccepted, groups, numbers, numbers, numbers),
     LeaderPersisted: st.builds(LeaderPersisted, groups, numbers, numbers),
+    SuspectAccepted: st.builds(SuspectAccepted, groups, numbers, numbers, numbers, numbers),
+    Suspected: st.builds(Suspected, groups, numbers, numbers),
+    Cleared: st.builds(Cleared, groups, numbers, numbers, numbers),
+    Doubted: st.builds(Doubted, groups, numbers, numbers, numbers),
     AppendRejected: st.builds(AppendRejected, groups, numbers, numbers, numbers, numbers),
     TimeoutNow: st.builds(TimeoutNow, groups, numbers),
     Heartbeats: st.builds(Heartbeats, numbers, st.none() | group_terms, numbers, group_terms),
@@ -104,7 +114,9 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ReadReport: st.builds(
         ReadReport,
         numbers,
-        st.lists(st.builds(GroupReport, places, places, places, configurations), max_size=3).map(tuple),
+        st.lists(
+            st.builds(GroupReport, places, places, places, configurations, st.booleans()), max_size=3
+        ).map(tuple),
     ),
 }
 messages = st.one_of(*BY_TYPE.values())

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = """
 0  errors limits marks < types < messages quorum state_machine < ready
 
-1  raft.log raft.progress < raft.state < raft.membership < raft.election \
+1  raft.log raft.progress < raft.state < raft.membership raft.suspicion < raft.election \
      < raft.replication < raft.snapshots < raft.invariants < raft.core < raft
 1  merge/
 1  reads/

@@ -108,3 +108,25 @@ def test_a_group_without_voters_decides_nothing() -> None:
     """No majority of nobody."""
     with pytest.raises(AssertionError, match="without voters"):
         quorum.reached(Configuration(frozenset()), {})
+
+
+@given(configurations, st.data())
+def test_a_suspects_vote_decides_only_where_everyone_grants(
+    configuration: Configuration, data: st.DataObject
+) -> None:
+    """Won without it, or by all; lost once neither can come about any more (PROTOCOL 10)."""
+    everyone = configuration.voters | configuration.outgoing
+    votes = data.draw(st.dictionaries(st.sampled_from(sorted(everyone)), st.booleans()))
+    suspects = data.draw(st.sets(st.sampled_from(SERVERS)))
+
+    def won(granted: Collection[int]) -> bool:
+        return decides(configuration, [v for v in granted if v not in suspects]) or everyone <= {*granted}
+
+    granted = [server for server, vote in votes.items() if vote]
+    missing = [server for server in everyone if server not in votes]
+    outcome = quorum.vote_outcome(configuration, votes, suspects)
+    if won(granted):
+        assert outcome is Outcome.WON
+    else:
+        possible = any(won([*granted, *more]) for more in subsets(missing))
+        assert outcome is (Outcome.PENDING if possible else Outcome.LOST)

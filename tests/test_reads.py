@@ -202,3 +202,12 @@ def test_a_target_is_the_greatest_report_of_each_group(
     (waiting,) = reads.completed
     heard = [commands[server] for server in order[:2]]
     assert waiting.targets == {g: max(places[g] for places in heard) for g in (0, 1)}
+
+
+def test_a_suspects_report_fills_no_majority() -> None:
+    """It may have forgotten the latest entry: what it names counts, and it does not."""
+    reads = begun()
+    report(reads, 0)
+    assert not report(reads, 1, group(Place(3, 9))._replace(suspect=True))
+    assert report(reads, 2)
+    assert reads.completed[0].targets[0] == Place(3, 9)

@@ -331,7 +331,7 @@ def test_a_configuration_is_sorted_sets() -> None:
     twice = right[:20] + right[16:20] + right[24:]
     for packed_configuration in (swapped, twice, right + b"\0", right[:-1], right[:7], b""):
         frame = packed(frame_of())
-        frame[7] = [[CODES[ReadReport], 5, [[[1, 1], [1, 1], [1, 1], packed_configuration]]]]
+        frame[7] = [[CODES[ReadReport], 5, [[[1, 1], [1, 1], [1, 1], packed_configuration, False]]]]
         assert "ReadReport.groups[0].configuration is b" in wrong(frame)
         assert "allowed is a configuration" in wrong(frame)
 

@@ -29,6 +29,7 @@ from craft.engine import (
     reading,
     rungs,
     status,
+    writing,
 )
 from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
 from craft.errors import Overloaded, WireError
@@ -38,6 +39,8 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    Cleared,
+    Doubted,
     Fetch,
     FetchResult,
     Forward,
@@ -49,10 +52,12 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SuspectAccepted,
+    Suspected,
     TimeoutNow,
 )
 from craft.placement import Placement
-from craft.raft import Raft, Role, replication
+from craft.raft import Raft, Role, replication, suspicion
 from craft.reads import QuorumReads
 from craft.ready import Ready
 from craft.sessions import NONCE_BYTES, OPEN, Sessions
@@ -66,19 +71,25 @@ from craft.types import (
     Recovered,
     ServerId,
     Timestamp,
-    Write,
 )
 
 if typing.TYPE_CHECKING:
     from random import Random
+
+INCARNATION_BYTES = 7
+"""Of the nonce, which name this start to peers: a number that fits any integer of the wire."""
 
 _RAFT_MESSAGES = (
     RequestVote,
     RequestVoteResult,
     AppendEntries,
     AppendAccepted,
+    SuspectAccepted,
     AppendRejected,
     LeaderPersisted,
+    Suspected,
+    Cleared,
+    Doubted,
     TimeoutNow,
     FetchResult,
 )
@@ -140,8 +151,11 @@ class Engine:
         e.cursor = [0] * groups
         e.outstanding = [deque() for _ in range(groups)]
         e.counter = recovered.counter
+        e.counter_lost = any(found.suspicion for found in recovered.groups)
         e.dirty = set(range(groups))
+        incarnation = int.from_bytes(e.nonce[:INCARNATION_BYTES], "big")
         for raft in replicas:
+            raft.state.incarnation = incarnation
             leading.note_appended(e, raft.state)
         e.reads.add(reading.SessionRead())
         if not e.peers:
@@ -318,6 +332,18 @@ class Engine:
         e = self.state
         return bool(e.dirty or e.unrouted or e.reads.completed) or e.merger.drainable
 
+    def trust(self, now: Instant) -> None:
+        """End every suspicion here, by the operator's word: nothing that was synced is missing.
+
+        If that is wrong, answered writes can be lost (PROTOCOL 10).
+        """
+        e = self.state
+        e.now = now
+        for raft in e.replicas:
+            if raft.state.suspect:
+                suspicion.trust(raft.state)
+                e.dirty.add(raft.state.group)
+
     def loaded(self, number: int, entries: tuple[Entry, ...], now: Instant) -> None:
         """The entries of a `Load`."""
         self.state.now = now
@@ -363,7 +389,7 @@ class Engine:
         committing.turn(e, out)
         reading.serve(e, out)
         e.unwritten |= e.dirty
-        out.write = self._take_write()
+        out.write = writing.take_write(e)
         linking.turn(e, out)
         out.loads, e.load_requests = e.load_requests, []
         e.dirty = set()
@@ -393,32 +419,6 @@ class Engine:
                 e.placement.leader_seen(group, r.leader_id, preferred=preferred, voluntary=voluntary)
         if changed:
             linking.leads_changed(e)
-
-    def _take_write(self) -> Write | None:
-        e = self.state
-        if e.writing is not None or not (e.unwritten or e.counter_due):
-            return None
-        appends, hard_states, groups = [], [], []
-        for group in sorted(e.unwritten):
-            raft, r = e.replicas[group], e.raft(group)
-            append = raft.take_append(e.next_write)
-            if append is not None:
-                appends.append(append)
-            if r.hard_dirty:
-                r.hard_dirty, r.hard_write = False, e.next_write
-            elif append is None:
-                continue
-            hard_states.append((group, r.hard_state()))  # the commit index rides along (a hint)
-            groups.append(group)
-        e.unwritten = set()
-        if not groups and not e.counter_due:
-            return None
-        counter = e.counter if e.counter_due else None
-        if e.counter_due:
-            e.counter_due, e.counter_write = False, e.next_write
-        e.writing, e.writing_groups, e.write_began = e.next_write, tuple(groups), e.now.monotonic_ns
-        e.next_write += 1
-        return Write(e.writing, tuple(appends), tuple(hard_states), counter)
 
     def status(self, now: Instant) -> dict[str, Any]:
         """Everything one wants to see of a server, as plain values."""

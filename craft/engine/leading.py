@@ -34,12 +34,13 @@ def turn(e: EngineState) -> None:
             continue  # most groups, most turns
         r = e.raft(group)
         _forget_committed(queue, r)
-        if r.noop_due or (queue.proposals and _may_append_commands(e, r, queue)):
+        if r.noop_due or r.clearing_due or (queue.proposals and _may_append_commands(e, r, queue)):
             bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
             before = r.log.last_index
             _append_due(e, r, queue, bounded_now)
-            if r.log.last_index > before:  # else every proposal waits for its floor
+            if r.log.last_index > before:  # else every proposal waits for its floor, or the group rests
                 appended.add(group)
+                r.clearing_due = False
     if e.demand:
         for group in led:
             r = e.raft(group)
@@ -124,6 +125,7 @@ def _may_append_commands(e: EngineState, r: RaftState, queue: LeaderQueue) -> bo
 
 
 def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: Timestamp) -> None:
+    before = r.log.last_index
     if r.noop_due:
         # Raft 8: commits what earlier terms left, and passes what they orphaned.
         r.noop_due = False
@@ -146,6 +148,9 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
             proposing.note_appended(e, r, taken)
             if r.group not in e.probes:
                 rungs.begin(e, r, taken)
+    if r.clearing_due and r.log.last_index == before and r.transfer_to is None:
+        # PROTOCOL 10: a suspect waits for an entry that is appended after it was heard.
+        _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
 
 
 def _take(

@@ -21,7 +21,7 @@ from craft.messages import (
     Heartbeats,
     LeaderPersisted,
 )
-from craft.raft import RaftState, election, replication
+from craft.raft import RaftState, election, replication, suspicion
 from craft.ready import Ready
 from craft.types import GroupId, Index, ServerId
 
@@ -108,7 +108,7 @@ def _has_inferred(e: EngineState, r: RaftState, peer: Peer) -> bool:
     progress = r.progress.get(peer.id)
     return (
         progress is not None
-        and min(progress.match, e.announced_durable[r.group]) >= r.commit_index
+        and min(progress.counted, e.announced_durable[r.group]) >= r.commit_index
         and r.group not in peer.durable_due
         and replication.infers_commits(r, e.me, peer.id)
     )
@@ -127,7 +127,9 @@ def _frame(e: EngineState, peer: Peer) -> Frame:
 
 
 def _durable(r: RaftState) -> LeaderPersisted:
-    return LeaderPersisted(r.group, r.term, r.log.persisted)
+    index = r.log.persisted
+    r.told_durable = max(r.told_durable, index)
+    return LeaderPersisted(r.group, r.term, index)
 
 
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:
@@ -139,7 +141,7 @@ def _commit(r: RaftState) -> tuple[GroupId, int, int]:
 
 
 def heartbeat(e: EngineState) -> None:
-    """Tell every peer which groups are led here, and which of its claims were refused."""
+    """Tell every peer which groups are led here, and which of its claims were refused; ask as a suspect."""
     groups = len(e.replicas)
     rotation = [(e.commit_rotation + step) % groups for step in range(min(groups, COMMITS_PER_HEARTBEAT))]
     e.commit_rotation = (rotation[-1] + 1) % groups
@@ -148,6 +150,10 @@ def heartbeat(e: EngineState) -> None:
         leads = None if known else e.leads
         peer.out.append(Heartbeats(e.leads_version, leads, peer.leads_version, peer.refused))
         peer.commits_due.update(rotation)
+    for raft in e.replicas:
+        if raft.state.suspect:
+            suspicion.ask(raft.state)
+            e.dirty.add(raft.state.group)
 
 
 def leads_changed(e: EngineState) -> None:

@@ -62,6 +62,8 @@ def _looks_well(e: EngineState, r: RaftState, server: ServerId) -> bool:
     recent = e.now.monotonic_ns - 3 * e.limits.heartbeat_interval_ms * MS
     if not peer.linked or peer.heard_at is None or peer.heard_at < recent or server in e.gone:
         return False
+    if progress.suspect:
+        return False
     if progress.match + CAUGHT_UP_ENTRIES < r.log.last_index:
         return False
     if not quorum.is_quorum(r.configuration, {server, *peer.links}):

@@ -31,6 +31,9 @@ REQUESTS_PER_MESSAGE_MAX = 2**14
 RETRY_DOUBLINGS_MAX = 3
 """A request waits twice as long after each attempt, at most 2**3 times: what is stuck fills no logs."""
 
+COUNTERS_LOST_MAX = 1000
+"""Session numbers, one a start, that a lost tail may have held: far more than a tail holds."""
+
 REROUTE_MS = 50
 """How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong."""
 
@@ -354,6 +357,9 @@ def begin_session(e: EngineState) -> None:
     if e.counter == 0:
         # (†) A disk never used for a session takes a number above the highest that its id ever had.
         e.counter = e.sessions.highest(e.me)
+    if e.counter_lost:
+        # A tail that is missing may have held numbers that were used; nothing asks for numbers without gaps.
+        e.counter = max(e.counter, e.sessions.highest(e.me)) + COUNTERS_LOST_MAX
     e.counter += 1
     e.counter_due = True
     e.session_state = SessionState.NUMBERING

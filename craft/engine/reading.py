@@ -2,6 +2,7 @@
 
 Invariants
 - A report names what is *appended* here, committed or not: a committed entry is appended on a majority.
+- A suspect's report says so, and then counts for nothing but the target and the configuration (PROTOCOL 10).
 - A read waits for command entries only: empty ones need not be merged, or an idle cluster would hang after an
   overwritten orphan.
 """
@@ -39,7 +40,7 @@ def _report(e: EngineState, round_: int) -> ReadReport:
 
 def _group_report(e: EngineState, group: GroupId) -> GroupReport:
     r = e.raft(group)
-    return GroupReport(r.log.last_command, r.commit_place, r.configuration_at, r.configuration)
+    return GroupReport(r.log.last_command, r.commit_place, r.configuration_at, r.configuration, r.suspect)
 
 
 def handle_query(e: EngineState, sender: ServerId, m: ReadQuery) -> None:

@@ -226,6 +226,7 @@ class EngineState:
     # this server's session and requests
     session_state: SessionState = SessionState.READING
     counter: int = 0
+    counter_lost: bool = False  # this start was suspect: later numbers may have been used than is remembered
     counter_due: bool = False
     counter_write: int = 0
     next_request: int = 1

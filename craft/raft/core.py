@@ -17,14 +17,18 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    Cleared,
+    Doubted,
     FetchResult,
     LeaderPersisted,
     Message,
     RequestVote,
     RequestVoteResult,
+    SuspectAccepted,
+    Suspected,
     TimeoutNow,
 )
-from craft.raft import election, membership, replication
+from craft.raft import election, membership, replication, suspicion
 from craft.raft.log import Log
 from craft.raft.state import RaftState
 from craft.types import Append, Configuration, GroupId, Index, RecoveredGroup, ServerId
@@ -37,6 +41,10 @@ _HANDLERS: dict[type, Callable[[RaftState, ServerId, Any, int], None]] = {
     RequestVoteResult: election.handle_request_vote_result,
     AppendEntries: replication.handle_append_entries,
     AppendAccepted: replication.handle_append_accepted,
+    SuspectAccepted: replication.handle_suspect_accepted,
+    Suspected: suspicion.handle_suspected,
+    Cleared: suspicion.handle_cleared,
+    Doubted: suspicion.handle_doubted,
     AppendRejected: replication.handle_append_rejected,
     LeaderPersisted: replication.handle_leader_persisted,
     TimeoutNow: election.handle_timeout_now,
@@ -81,6 +89,7 @@ class Raft:
         self.state.configuration, self.state.bound = configuration, dict(configuration.disks)
         membership.follow_log(self.state)
         self.state.commit_index = hard.commit
+        self.state.suspicion = recovered.suspicion
         self._handed: tuple[int, Index] | None = None
         election.set_deadline(self.state, now)
 
@@ -103,12 +112,25 @@ class Raft:
             self._handed = (write, self.state.log.last_index)
         return append
 
+    def take_suspicion(self, write: int) -> str | None:
+        """What write number `write` must say of this log's suspicion, after `take_append`.
+
+        Its reason, "" that it ends, or None: nothing has changed.
+        """
+        r = self.state
+        if r.suspicion_due:
+            r.suspicion_due = False
+            return r.suspicion
+        return "" if suspicion.take_end(r, write) else None
+
     def persisted(self, write: int, now: int) -> None:
         """Everything up to write number `write` is durable: now it is counted and answered (PROTOCOL 1)."""
         r = self.state
-        if self._handed is not None and self._handed[0] <= write:
+        handed = self._handed is not None and self._handed[0] <= write
+        if self._handed is not None and handed:
             r.log.mark_persisted(self._handed[1])
             self._handed = None
+        if suspicion.written(r, write) or handed:
             if r.leads:
                 replication.maybe_commit(r)
             else:

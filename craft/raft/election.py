@@ -8,6 +8,7 @@ Invariants
   candidate.
 - A learner never stands; a former voter does until it knows that it is left out (PROTOCOL 8, †).
 - Of a vote the disk counts too: another one under a voter's id has no vote (PROTOCOL 8).
+- What a suspect grants, the candidate itself included, counts only where every voter grants (PROTOCOL 10).
 
 Reference: Raft 5.2, 5.4.1; dissertation 3.10 (transfer), 4.2.3 and 9.6 (PreVote, CheckQuorum); PROTOCOL 1, 9.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 from craft import quorum
 from craft.marks import mark
 from craft.messages import RequestVote, RequestVoteResult, TimeoutNow
-from craft.raft import membership
+from craft.raft import membership, suspicion
 from craft.raft.progress import Progress
 from craft.raft.state import MS, RaftState, Role
 from craft.types import ServerId, Term
@@ -34,6 +35,8 @@ def become_follower(r: RaftState, term: Term, leader: ServerId | None, now: int)
     """Follow `leader` (None: not known yet) in `term`."""
     assert term >= r.term
     assert not (r.leads and term == r.term and leader is not None), "two leaders in one term"
+    if r.leads:
+        suspicion.resign(r)
     if term > r.term:
         r.term, r.vote, r.hard_dirty = term, None, True
         r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
@@ -122,6 +125,7 @@ def pre_campaign(r: RaftState, now: int) -> None:
     """Ask whether a campaign could win, without raising any term (dissertation 9.6)."""
     assert membership.stands(r) and not r.leads
     r.role, r.leader_id, r.votes = Role.PRE_CANDIDATE, None, {r.me: True}
+    r.doubtful = set()
     set_deadline(r, now)
     _retry_soon(r, now)
     _ask(r, pre=True, transfer=False)
@@ -145,6 +149,7 @@ def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
     r.term, r.vote, r.hard_dirty = r.term + 1, r.me, True
     r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
     r.role, r.leader_id, r.votes = Role.CANDIDATE, None, {}
+    r.doubtful = set()
     if transfer:
         r.transfer_term = r.term
     set_deadline(r, now)
@@ -170,7 +175,7 @@ def handle_request_vote(r: RaftState, sender: ServerId, m: RequestVote, now: int
     if leader_alive(r, now) and not m.transfer and m.term > r.term:
         mark("vote refused for a leader's sake")
         # Dissertation 4.2.3: a server that is being served does not let anyone disturb the term.
-        r.send(sender, RequestVoteResult(r.group, r.term, granted=False, pre=m.pre))
+        r.send(sender, RequestVoteResult(r.group, r.term, granted=False, pre=m.pre, suspect=r.suspect))
         return
     if m.term > r.term and not m.pre:
         if m.transfer:
@@ -179,13 +184,16 @@ def handle_request_vote(r: RaftState, sender: ServerId, m: RequestVote, now: int
     current = (m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)
     if m.pre:
         granted = current and m.term > r.term
-        r.send(sender, RequestVoteResult(r.group, m.term if granted else r.term, granted, pre=True))
+        r.send(
+            sender,
+            RequestVoteResult(r.group, m.term if granted else r.term, granted, pre=True, suspect=r.suspect),
+        )
         return
     granted = current and m.term == r.term and r.vote in (None, sender) and not r.leads
     if granted and r.vote is None:
         r.vote, r.hard_dirty = sender, True
         set_deadline(r, now)
-    r.send(sender, RequestVoteResult(r.group, r.term, granted, pre=False))
+    r.send(sender, RequestVoteResult(r.group, r.term, granted, pre=False, suspect=r.suspect))
 
 
 def handle_request_vote_result(r: RaftState, sender: ServerId, m: RequestVoteResult, now: int) -> None:
@@ -197,11 +205,14 @@ def handle_request_vote_result(r: RaftState, sender: ServerId, m: RequestVoteRes
     asked = r.term + 1 if m.pre and m.granted else r.term
     if r.role is waiting_for and m.term == asked and membership.counts(r, sender):
         r.votes[sender] = m.granted
+        if m.suspect:
+            r.doubtful.add(sender)
         _tally(r, now)
 
 
 def _tally(r: RaftState, now: int) -> None:
-    outcome = quorum.vote_outcome(r.configuration, r.votes)
+    suspects = r.doubtful | {r.me} if r.suspect else r.doubtful
+    outcome = quorum.vote_outcome(r.configuration, r.votes, suspects)
     if outcome is quorum.Outcome.WON:
         if r.role is Role.PRE_CANDIDATE:
             campaign(r, now, transfer=False)
@@ -220,6 +231,7 @@ def become_leader(r: RaftState, now: int) -> None:
     r.progress = {peer: Progress(next_index=r.log.last_index + 1, now=now) for peer in r.peers()}
     r.noop_due, r.quorum_checked_at, r.heard_at = True, now, now
     r.transfer_to, r.retiring = None, False
+    suspicion.lead(r)
 
 
 def transfer(r: RaftState, target: ServerId, now: int) -> None:
@@ -235,7 +247,7 @@ def transfer(r: RaftState, target: ServerId, now: int) -> None:
 
 def maybe_time_out_now(r: RaftState) -> None:
     """Send TimeoutNow as soon as the target of a transfer holds the whole log."""
-    if r.transfer_to is not None and r.progress[r.transfer_to].match == r.log.last_index:
+    if r.transfer_to is not None and r.progress[r.transfer_to].counted == r.log.last_index:
         r.send(r.transfer_to, TimeoutNow(r.group, r.term))
 
 

@@ -6,7 +6,8 @@ Invariants
 - `match < next`: so `next >= 1`.
 - PROBE sends one message and waits for its answer; REPLICATE sends ahead of the answers, within a window of
   bytes.
-- `match` never falls while the leader leads.
+- `match` falls only where the follower itself says that it has lost what it held (PROTOCOL 10).
+- `counted <= match`, and 0 while the follower is suspect.
 
 Reference: etcd-io/raft `tracker`; Raft dissertation 10.2.1 (pipelining).
 """
@@ -31,6 +32,8 @@ class Progress:
 
     __slots__ = (
         "active_at",
+        "clears_at",
+        "incarnation",
         "inflight",
         "inflight_bytes",
         "loading",
@@ -39,6 +42,8 @@ class Progress:
         "next",
         "probed",
         "state",
+        "suspect",
+        "vouched",
     )
 
     def __init__(self, *, next_index: Index, now: int) -> None:
@@ -51,6 +56,30 @@ class Progress:
         self.loading = False  # older entries are being read back from disk for this follower
         self.active_at = now  # when it last answered in this term (CheckQuorum)
         self.moved_at = now  # when it last made progress, or was last sent something with nothing in flight
+        self.suspect = False  # it may have lost what it held: what it says counts for nothing
+        self.clears_at: Index = 0  # appended after it was heard: who holds this is trusted again
+        self.incarnation = 0  # the suspect's; 0: it has not named itself
+        self.vouched: Index = 0  # the most that it ever answered for while it was trusted
+
+    @property
+    def counted(self) -> Index:
+        """What it holds durably, as far as that counts towards a quorum."""
+        return 0 if self.suspect else self.match
+
+    def doubt(self, clears_at: Index, incarnation: int) -> None:
+        """It may have lost what it held, until it answers for an entry that was not appended before."""
+        self.suspect, self.clears_at, self.incarnation = True, clears_at, incarnation
+
+    def trusted_again(self, match: Index) -> bool:
+        """It answers for everything up to `match`, and says that it is no suspect. Is that news?
+
+        What an earlier incarnation said, or it itself before it knew of its loss, ends below `clears_at`.
+        """
+        news = self.suspect and match >= self.clears_at
+        self.suspect = self.suspect and not news
+        if not self.suspect:
+            self.vouched = max(self.vouched, match)
+        return news
 
     def become_probe(self) -> None:
         """Forget what is in flight and ask again: from the last match, or where it was probed before.

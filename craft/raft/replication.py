@@ -6,6 +6,7 @@ Invariants
 - Nothing at or below `commit_index` is ever truncated; asserted before every cut.
 - A follower acknowledges what is durable *and* known to agree with the leader of this term, never more.
 - A leader commits by counting entries of its own term only (Raft 5.4.2, Figure 8).
+- A suspect is sent entries as anybody, and counts for nothing (PROTOCOL 10, `suspicion`).
 - Where the leader and one follower are a quorum, that follower infers the commit by the same rule, from what
   both hold durably in the leader's term; it needs no word from the leader (PROTOCOL 1).
 - A commit learnt from a peer is a place: it counts only where our own entry at that index has that term
@@ -19,8 +20,15 @@ from __future__ import annotations
 from craft import quorum
 from craft.errors import WireError
 from craft.marks import mark
-from craft.messages import AppendAccepted, AppendEntries, AppendRejected, FetchResult, LeaderPersisted
-from craft.raft import election, membership
+from craft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    FetchResult,
+    LeaderPersisted,
+    SuspectAccepted,
+)
+from craft.raft import election, membership, suspicion
 from craft.raft.progress import Progress, ProgressState
 from craft.raft.state import MS, RaftState
 from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
@@ -92,17 +100,35 @@ def send_entries(r: RaftState, peer: ServerId, prev_term: Term, entries: tuple[E
 
 def handle_append_accepted(r: RaftState, sender: ServerId, m: AppendAccepted, now: int) -> None:
     """A follower holds our log up to a place."""
-    if not _from_follower(r, sender, m.term, now):
+    if not _takes_acknowledgement(r, sender, m, now):
         return
+    progress = r.progress[sender]
+    cleared = progress.trusted_again(m.match_index)
+    if progress.accepted(m.match_index, m.verified_index, now) or cleared:
+        if m.match_index > r.commit_index:  # else it comes after a quorum's
+            maybe_commit(r)
+        election.maybe_time_out_now(r)
+
+
+def handle_suspect_accepted(r: RaftState, sender: ServerId, m: SuspectAccepted, now: int) -> None:
+    """A suspect holds our log up to a place: it may be sent what follows, and that is all."""
+    if _takes_acknowledgement(r, sender, m, now):
+        suspicion.heard_suspect(r, sender, m.incarnation)
+        r.progress[sender].accepted(m.match_index, m.verified_index, now)
+
+
+def _takes_acknowledgement(
+    r: RaftState, sender: ServerId, m: AppendAccepted | SuspectAccepted, now: int
+) -> bool:
+    """Is this an answer to us as the leader of this term? Raises WireError if it cannot be one."""
+    if not _from_follower(r, sender, m.term, now):
+        return False
     if m.match_index > r.log.last_index or m.verified_index > r.log.last_index:
         raise WireError(
             f"server {sender} acknowledges index {max(m.match_index, m.verified_index)} of group {r.group},"
             f" whose log ends at {r.log.last_index}"
         )
-    if r.progress[sender].accepted(m.match_index, m.verified_index, now):
-        if m.match_index > r.commit_index:  # else it comes after a quorum's
-            maybe_commit(r)
-        election.maybe_time_out_now(r)
+    return True
 
 
 def handle_append_rejected(r: RaftState, sender: ServerId, m: AppendRejected, now: int) -> None:
@@ -110,6 +136,7 @@ def handle_append_rejected(r: RaftState, sender: ServerId, m: AppendRejected, no
     if not _from_follower(r, sender, m.term, now):
         return
     mark("follower's log conflicts")
+    suspicion.note_rejected(r, sender, m)
     hint = m.hint_index
     while hint > r.log.offset.index and (r.log.term_at(hint) or 0) > m.hint_term:
         hint -= 1
@@ -130,8 +157,8 @@ def _from_follower(r: RaftState, sender: ServerId, term: Term, now: int) -> bool
 def maybe_commit(r: RaftState) -> bool:
     """Raft 5.4.2: commit what a quorum holds durably, if it is of our own term."""
     assert r.leads
-    match = {peer: progress.match for peer, progress in r.progress.items()}
-    match[r.me] = r.log.persisted
+    match = {peer: progress.counted for peer, progress in r.progress.items()}
+    match[r.me] = r.log.persisted if not r.suspect else 0
     index = quorum.reached(r.configuration, match)
     if index > r.commit_index and r.log.term_at(index) == r.term:
         _commit_to(r, index)
@@ -142,11 +169,16 @@ def maybe_commit(r: RaftState) -> bool:
 def retry_stalled(r: RaftState, now: int) -> bool:
     """What was sent and not answered for an election timeout is taken for lost: probe again. Was any?"""
     patience = r.limits.election_timeout_ms_min * MS
-    stalled = [p for p in r.progress.values() if p.waiting() and now - p.moved_at >= patience]
+    stalled = [p for p in r.progress.values() if _owes_answer(p) and now - p.moved_at >= patience]
     for progress in stalled:
         mark("append taken for lost")
         progress.become_probe()
     return bool(stalled)
+
+
+def _owes_answer(progress: Progress) -> bool:
+    """Is an answer outstanding? So is that of a suspect that holds what clears it and has not said so yet."""
+    return progress.waiting() or (progress.suspect and progress.match >= progress.clears_at)
 
 
 def link_restored(r: RaftState, peer: ServerId) -> None:
@@ -267,7 +299,10 @@ def acknowledge(r: RaftState) -> None:
     if not r.ack_due or r.leader_id is None or r.leads:
         return
     match = min(r.verified, r.log.persisted)
-    r.send(r.leader_id, AppendAccepted(r.group, r.term, match, r.verified))
+    if r.suspect:
+        r.send(r.leader_id, SuspectAccepted(r.group, r.term, match, r.verified, r.incarnation))
+    else:
+        r.send(r.leader_id, AppendAccepted(r.group, r.term, match, r.verified))
     r.ack_due = r.log.persisted < r.verified
 
 
@@ -280,7 +315,12 @@ def handle_leader_persisted(r: RaftState, sender: ServerId, m: LeaderPersisted, 
 
 
 def infers_commits(r: RaftState, leader: ServerId, follower: ServerId) -> bool:
-    """Are the two of them a quorum? Among three servers they are."""
+    """Are the two of them a quorum, and neither suspect? Among three servers they are."""
+    progress = r.progress.get(follower)
+    if r.suspect or (progress is not None and progress.suspect):
+        return (
+            False  # of the other's suspicion a follower need not know: a suspect leader vouches for nothing
+        )
     return quorum.is_quorum(
         r.configuration, {server for server in (leader, follower) if membership.counts(r, server)}
     )
@@ -293,7 +333,7 @@ def infer_commit(r: RaftState) -> None:
     acknowledgement, and by Raft's proof that nobody hears of it changes nothing. `verified` makes ours the
     leader's entry; `persisted` was written with or after the term, which is therefore durable too.
     """
-    if r.leads or r.leader_id is None:
+    if r.leads or r.leader_id is None or r.suspect:
         return
     index = min(r.leader_persisted, r.verified, r.log.persisted)
     if index > r.commit_index and r.log.term_at(index) == r.term and infers_commits(r, r.leader_id, r.me):

@@ -19,6 +19,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from craft.limits import EngineLimits
 from craft.messages import Message
@@ -39,6 +40,14 @@ class Role(Enum):
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
+
+
+class FormerLead(NamedTuple):
+    """A term that was led here: how far each follower's log may have counted in it (PROTOCOL 10)."""
+
+    term: Term
+    noop_index: Index
+    counted: dict[ServerId, Index]
 
 
 @dataclass(slots=True)
@@ -72,6 +81,11 @@ class RaftState:
     commit_index: Index = 0
     known_commit: tuple[Index, Term, ServerId] = (0, 0, 0)  # the farthest commit that a peer told of, and who
     lacking_since: int | None = None  # since when a known commit has not arrived
+    suspicion: str = ""  # why a synced tail of the log may be missing (PROTOCOL 10); empty: nothing is
+    suspicion_due: bool = False  # it is new here, and must be stored before anything else is said
+    incarnation: int = 0  # a random number of this start
+    clears_at: Place | None = None  # whoever holds this durably, or what comes behind it, is trusted again
+    clearing_write: int = 0  # the number of the write that ends the suspicion
     role: Role = Role.FOLLOWER
     leader_id: ServerId | None = None
     heard_at: int = 0  # when the leader was last heard
@@ -87,10 +101,15 @@ class RaftState:
 
     # candidate
     votes: dict[ServerId, bool] = field(default_factory=dict)
+    doubtful: set[ServerId] = field(default_factory=set)  # who answered as a suspect
 
     # leader
     progress: dict[ServerId, Progress] = field(default_factory=dict)
     noop_due: bool = False
+    noop_index: Index = 0
+    told_durable: Index = 0  # how far followers may know that our log is durable
+    clearing_due: bool = False  # a suspect waits for an entry that is appended after it was heard
+    former: FormerLead | None = None  # the last term that was led here, in this incarnation
     transfer_to: ServerId | None = None
     transfer_deadline: int = 0
     retiring: bool = False  # a removed leader has tried to hand over
@@ -100,6 +119,11 @@ class RaftState:
     def leads(self) -> bool:
         """Is this replica the leader of its term, to its own knowledge?"""
         return self.role is Role.LEADER
+
+    @property
+    def suspect(self) -> bool:
+        """May this replica have lost what it answered for?"""
+        return bool(self.suspicion)
 
     @property
     def votes_here(self) -> bool:

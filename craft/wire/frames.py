@@ -18,6 +18,8 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    Cleared,
+    Doubted,
     Fetch,
     FetchResult,
     Forward,
@@ -31,6 +33,8 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SuspectAccepted,
+    Suspected,
     TimeoutNow,
 )
 from craft.types import (
@@ -80,6 +84,10 @@ CODES: dict[type[Any], int] = {
     ReadQuery: 12,
     ReadReport: 13,
     LeaderPersisted: 14,
+    SuspectAccepted: 21,
+    Suspected: 22,
+    Cleared: 23,
+    Doubted: 24,
 }
 
 _place = record_of(Place, a_number, a_number)
@@ -93,7 +101,7 @@ def _configuration(value: Any, groups: int) -> Configuration:
         raise Wrong(packed, f"a configuration: {error}") from error
 
 
-_report = record_of(GroupReport, _place, _place, _place, _configuration)
+_report = record_of(GroupReport, _place, _place, _place, _configuration, a_flag)
 _proposal = record_of(Proposal, a_server, a_number, a_number, a_number, a_number, some_bytes)
 _records = array_of(some_bytes, ITEMS_MAX)
 
@@ -106,7 +114,7 @@ def _reports(value: Any, groups: int) -> tuple[GroupReport, ...]:
 # What each field must be, in the order of the message's own fields.
 _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     RequestVote: (a_group, a_number, a_number, a_number, a_flag, a_flag),
-    RequestVoteResult: (a_group, a_number, a_flag, a_flag),
+    RequestVoteResult: (a_group, a_number, a_flag, a_flag, a_flag),
     AppendEntries: (a_group, a_number, a_number, a_number, a_number, _records),
     AppendAccepted: (a_group, a_number, a_number, a_number),
     AppendRejected: (a_group, a_number, a_number, a_number, a_number),
@@ -119,6 +127,10 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     ReadQuery: (a_number,),
     ReadReport: (a_number, _reports),
     LeaderPersisted: (a_group, a_number, a_number),
+    SuspectAccepted: (a_group, a_number, a_number, a_number, a_number),
+    Suspected: (a_group, a_number, a_number),
+    Cleared: (a_group, a_number, a_number, a_number),
+    Doubted: (a_group, a_number, a_number, a_number),
 }
 
 # -- decoding -------------------------------------------------------------------------------------
@@ -250,7 +262,10 @@ def _pack_records(message: Any) -> tuple[Any, ...]:
 
 
 def _pack_report(message: ReadReport) -> tuple[Any, ...]:
-    reports = [(*report[:-1], pack_configuration(report.configuration)) for report in message.groups]
+    reports = [
+        report._replace(configuration=pack_configuration(report.configuration))  # type: ignore[arg-type]
+        for report in message.groups
+    ]
     return (CODES[ReadReport], message.round, reports)
 
 

@@ -51,7 +51,7 @@ ELECTIONS = (
         "PROTOCOL 10",
         "What was handed to the disk counts as durable.",
         (
-            "craft.engine.core:Engine._take_write",
+            "craft.engine.writing:take_write",
             "e.next_write += 1",
             (
                 "e.next_write += 1; e.durable_write = e.writing;"
@@ -91,8 +91,8 @@ ELECTIONS = (
         "A vote of an earlier election counts in this one.",
         (
             f"{ELECTION}:handle_request_vote_result",
-            "if r.role is waiting_for and m.term == asked:",
-            "if r.role is waiting_for:",
+            "if r.role is waiting_for and m.term == asked and",
+            "if r.role is waiting_for and",
         ),
     ),
     _mutant(
@@ -234,8 +234,8 @@ LOGS = (
         "A leader and one follower count as a quorum of five.",
         (
             f"{REPLICATION}:infers_commits",
-            "return quorum.is_quorum(r.configuration, {leader, follower})",
-            "return True",
+            "return quorum.is_quorum(",
+            "return True or quorum.is_quorum(",
         ),
     ),
     _mutant(
@@ -244,7 +244,7 @@ LOGS = (
         "Replication to a follower stops for ever when one frame is lost.",
         (
             f"{REPLICATION}:retry_stalled",
-            "if p.waiting() and now - p.moved_at >= patience",
+            "if _owes_answer(p) and now - p.moved_at >= patience",
             "if False",
         ),
     ),

@@ -29,14 +29,18 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    Cleared,
+    Doubted,
     FetchResult,
     LeaderPersisted,
     Message,
     RequestVote,
     RequestVoteResult,
+    SuspectAccepted,
+    Suspected,
     TimeoutNow,
 )
-from craft.raft import Raft, RaftState, Role, election, invariants, membership, replication
+from craft.raft import Raft, RaftState, Role, election, invariants, membership, replication, suspicion
 from craft.types import (
     NOWHERE,
     Append,
@@ -119,12 +123,17 @@ def show_message(m: Message) -> str:
             flag = " (hand-over)" if m.transfer else ""
             return f"{name}? t{m.term} last {m.last_term}@{m.last_index}{flag}"
         case RequestVoteResult():
-            return f"{'pre-vote' if m.pre else 'vote'} {'granted' if m.granted else 'refused'} t{m.term}"
+            flag = " (suspect)" if m.suspect else ""
+            return (
+                f"{'pre-vote' if m.pre else 'vote'} {'granted' if m.granted else 'refused'} t{m.term}{flag}"
+            )
         case AppendEntries():
             what = show_entries(m.entries) or "probe"
             return f"append t{m.term} after {m.prev_term}@{m.prev_index}: {what} (commit {m.commit_index})"
         case AppendAccepted():
             return f"accepted t{m.term} durable {m.match_index} received {m.verified_index}"
+        case SuspectAccepted() | Suspected() | Cleared() | Doubted():
+            return show_suspicion(m)
         case AppendRejected():
             hint = f"{m.hint_term}@{m.hint_index}"
             return f"rejected t{m.term} no match at {m.rejected_index}, hint {hint}"
@@ -138,6 +147,18 @@ def show_message(m: Message) -> str:
             raise AssertionError(f"the core does not know {m}")
 
 
+def show_suspicion(m: SuspectAccepted | Suspected | Cleared | Doubted) -> str:
+    match m:
+        case SuspectAccepted():
+            return f"accepted t{m.term} durable {m.match_index} received {m.verified_index} (suspect)"
+        case Suspected():
+            return f"what clears me? t{m.term}"
+        case Cleared():
+            return f"cleared by {m.term}@{m.index}"
+        case Doubted():
+            return f"doubted t{m.term}: {m.index_term}@{m.index} was counted"
+
+
 # -- one server ------------------------------------------------------------------------------------
 
 
@@ -146,9 +167,17 @@ class Disk:
 
     def __init__(self, log: tuple[Entry, ...] = (), hard_state: HardState | None = None) -> None:
         self.entries = list(log)
+        self.suspicion = ""
         self.hard_state = hard_state or HardState(log[-1].term if log else 0, None, 0)
 
-    def apply(self, append: Append | None, hard_state: HardState | None) -> None:
+    def lose(self, count: int, reason: str) -> None:
+        """The last synced entries are gone, and it is known that some may be."""
+        del self.entries[len(self.entries) - count :]
+        self.suspicion = reason
+
+    def apply(
+        self, append: Append | None, hard_state: HardState | None, suspicion: str | None = None
+    ) -> None:
         if append is not None:
             if append.truncate_from:
                 del self.entries[append.truncate_from - 1 :]
@@ -156,13 +185,21 @@ class Disk:
                 assert added.index == len(self.entries) + 1, "a hole on disk"
                 self.entries.append(added)
         self.hard_state = hard_state or self.hard_state
+        self.suspicion = self.suspicion if suspicion is None else suspicion
 
     def recovered(self) -> RecoveredGroup:
         places = [Place(e.term, e.index) for e in self.entries if is_command(e.kind)]
         last_command = places[-1] if places else NOWHERE
         changes = tuple(e for e in self.entries if e.kind is EntryKind.CONFIGURATION)
+        hard = self.hard_state._replace(commit=min(self.hard_state.commit, len(self.entries)))
         return RecoveredGroup(
-            self.hard_state, NOWHERE, 0, tuple(self.entries), last_command, configurations=changes
+            hard,
+            NOWHERE,
+            0,
+            tuple(self.entries),
+            last_command,
+            configurations=changes,
+            suspicion=self.suspicion,
         )
 
 
@@ -172,6 +209,7 @@ class PendingWrite(NamedTuple):
     number: int
     append: Append | None
     hard_state: HardState | None
+    suspicion: str | None
 
 
 class Envelope(NamedTuple):
@@ -227,6 +265,7 @@ class Cluster:
         self.replicas: dict[int, Replica] = {}
         self.events: list[str] = []  # a transcript, for the golden scripts
         self._shown: dict[int, str] = {}
+        self._incarnations = itertools.count(1)
         self._leaders: dict[Term, int] = {}
         self._votes: dict[tuple[int, Term], int] = {}
         self._committed: list[Entry] = []
@@ -268,11 +307,10 @@ class Cluster:
         if i not in self.replicas:
             return f"{i} is down, on disk: {show_entries(self._disks[i].entries) or 'nothing'}"
         r = self.state(i)
-        log = self.log(i) or "empty"
         vote = f" vote {r.vote}" if r.vote else ""
-        return (
-            f"{i} {r.role.value} t{r.term}{vote} commit {r.commit_index} durable {r.log.persisted} log {log}"
-        )
+        flag = " suspect" if r.suspect else ""
+        ends = f"commit {r.commit_index} durable {r.log.persisted} log {self.log(i) or 'empty'}"
+        return f"{i}{flag} {r.role.value} t{r.term}{vote} {ends}"
 
     # -- expecting ----------------------------------------------------------------------------------
 
@@ -402,11 +440,12 @@ class Cluster:
         replica, r = self.replicas[i], self.state(i)
         number = replica.next_write
         append = replica.raft.take_append(number)
-        if append is None and not r.hard_dirty:
+        suspected = replica.raft.take_suspicion(number)
+        if append is None and suspected is None and not r.hard_dirty:
             return None
         if r.hard_dirty:
             r.hard_dirty, r.hard_write = False, number
-        pending = PendingWrite(number, append, r.hard_state())
+        pending = PendingWrite(number, append, r.hard_state(), suspected)
         replica.writes.append(pending)
         replica.next_write += 1
         return pending
@@ -415,7 +454,7 @@ class Cluster:
         """The oldest write under way becomes durable; what waited for it leaves."""
         replica = self.replicas[i]
         pending = replica.writes.popleft()
-        replica.disk.apply(pending.append, pending.hard_state)
+        replica.disk.apply(pending.append, pending.hard_state, pending.suspicion)
         replica.durable = pending.number
         replica.raft.persisted(pending.number, self.time)
         while replica.held and replica.held[0][0] <= replica.durable:
@@ -441,6 +480,11 @@ class Cluster:
         self.wire = [envelope for envelope in self.wire if envelope.to != i]
         self.events.append(f"{i} crashed")
 
+    def ask(self, i: int) -> None:
+        """As the engine has every suspect do with its heartbeats."""
+        suspicion.ask(self.state(i))
+        self._turn(i)
+
     def restart(self, i: int) -> None:
         """Start from what the disk has kept."""
         raft = Raft(
@@ -454,6 +498,7 @@ class Cluster:
             now=self.time,
             disks=self.disk_ids,
         )
+        raft.state.incarnation = next(self._incarnations)
         self.replicas[i] = Replica(raft, self._disks[i])
         self._checked[i] = 0
         self._shown[i] = self._role(i)
@@ -489,6 +534,11 @@ class Cluster:
             for peer in self.state(i).peers():
                 replication.link_restored(self.state(i), peer)
             self._turn(i)
+
+    def reconnect(self, i: int, peer: int) -> None:
+        """A new connection from `i` to `peer`, which has started again, say."""
+        replication.link_restored(self.state(i), peer)
+        self._turn(i)
 
     def _linked(self, sender: int, to: int) -> bool:
         return (sender, to) not in self.cuts and sender in self.replicas and to in self.replicas
@@ -537,6 +587,9 @@ class Cluster:
         if r.noop_due:
             r.noop_due = False
             self._append(i, EntryKind.EMPTY)
+        elif r.clearing_due:
+            self._append(i, EntryKind.EMPTY)
+        r.clearing_due = False
         if r.leads:
             self._replicate(i)
         self._note(i)
@@ -596,14 +649,14 @@ class Cluster:
             case RequestVoteResult(pre=False, granted=True):
                 assert hard.term > m.term or hard[:2] == (m.term, to), "vote not durable"
                 self._vote(sender, m.term, to)
-            case AppendEntries() | AppendAccepted() | AppendRejected() | TimeoutNow():
+            case AppendEntries() | AppendAccepted() | SuspectAccepted() | AppendRejected() | TimeoutNow():
                 assert m.term <= hard.term, "a term left before it was durable"
             case _:
                 pass
 
     def _check_acknowledged(self, i: int, to: int, m: Message) -> None:
         """What is acknowledged is on disk here and in that leader's log (later a new leader may cut it)."""
-        if not isinstance(m, AppendAccepted):
+        if not isinstance(m, AppendAccepted | SuspectAccepted):
             return
         log, kept = self.state(i).log, self._disks[i].entries
         assert m.match_index <= len(kept), "acknowledged what is not durable"

@@ -237,6 +237,23 @@ class Bench:
         self.cluster.restart(int(rest))
         return self.do_show(rest)
 
+    def do_spoil(self, rest: str) -> list[str]:
+        """`spoil 2 by 1`: while it is down, its disk loses the last synced entry, and may have lost more."""
+        server, _, count = rest.split()
+        self.cluster.disk(int(server)).lose(int(count), "its log ended in a damaged record")
+        return self.do_show(server)
+
+    def do_suspects(self, rest: str) -> list[str]:
+        """`suspects 2`: it asks what clears it."""
+        self.cluster.ask(int(rest))
+        return []
+
+    def do_reconnect(self, rest: str) -> list[str]:
+        """`reconnect 1 2`: server 1 has a new connection to 2."""
+        i, peer = map(int, rest.split())
+        self.cluster.reconnect(i, peer)
+        return []
+
     def do_ask(self, rest: str) -> list[str]:
         """`ask 3 by 2 t2 last 1@1`: server 2 wants the vote of server 3 (Raft 5.2)."""
         voter, _, candidate, term, _, last = rest.split()
