@@ -27,6 +27,7 @@ FLOORS = """
 1  client_sessions/
 1  insisting/
 1  recovery/
+1  snapshots/
 1  placement/
 1  clock.interval
 1  clock.offsets < clock.verdict
@@ -39,7 +40,7 @@ FLOORS = """
 2  applying
 2  logs
 
-3  storage < storage.held < storage.memory/ storage.rocks/
+3  storage < storage.held storage.snapshots/ < storage.memory/ storage.rocks/
 3  transport < transport.memory/ transport.tcp/
 3  clock < clock.kernel clock.timeline < clock.manual clock.system clock.chrony clock.ntp < clock.watch
 

@@ -54,6 +54,10 @@ class Storage(Protocol):
     def identity(self) -> Identity:
         """Whose directory this is."""
 
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """This server's snapshots. They may be looked at before `recover`."""
+
     def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
         """Read back everything that matters, or raise; called once, before anything else.
 

@@ -13,6 +13,7 @@ from craft.errors import DamagedStorage, InvariantViolation, StorageFailed
 from craft.recovery import TAIL_BYTES_MAX, GroupFacts, group_damage
 from craft.storage import Identity
 from craft.storage.held import HeldLog, carry_out, check_write
+from craft.storage.snapshots import MemoryFiles, Snapshots
 from craft.types import (
     BEGINNING,
     Cut,
@@ -60,6 +61,8 @@ class MemoryStorage:
         self._synced = _State(identity.groups)
         self._unsynced: list[Write] = []
         self._peer_disks: dict[ServerId, str] = {}
+        self._files = MemoryFiles()
+        self._snapshots = self._open_snapshots()
         self._closed = False
         self._lock = threading.Lock()
 
@@ -67,6 +70,14 @@ class MemoryStorage:
     def identity(self) -> Identity:
         """Whose disk this is."""
         return self._identity
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """This server's snapshots; each is durable when it is written."""
+        return self._snapshots
+
+    def _open_snapshots(self) -> Snapshots:
+        return Snapshots(self._files, cluster_id=self._identity.cluster_id, groups=self._identity.groups)
 
     @property
     def unsynced(self) -> int:
@@ -144,6 +155,8 @@ class MemoryStorage:
             twin._synced.carry_out(write)
         twin._written = twin._synced.copy()
         twin._peer_disks = dict(self._peer_disks)
+        twin._files = self._files
+        twin._snapshots = twin._open_snapshots()
         return twin
 
     def reopen(self) -> MemoryStorage:

@@ -26,7 +26,11 @@ from craft.recovery import (
     judge,
 )
 from craft.storage.held import HeldLog, carry_out, check_write
+from craft.storage.snapshots import Snapshots
+from craft.testing.files import SimulatedFiles
 from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Write
+
+CLUSTER_ID = "simulated"
 
 BATCH_OF_CREATION = 1
 """A fresh directory holds this batch already: its identity."""
@@ -71,7 +75,9 @@ class _Content:
 class SimulatedDisk:
     """One server's disk. It outlives the server's incarnations."""
 
-    def __init__(self, disk_id: str, groups: int, *, tail_bytes_max: int = TAIL_BYTES_MAX) -> None:
+    def __init__(
+        self, disk_id: str, groups: int, *, tail_bytes_max: int = TAIL_BYTES_MAX, cluster_id: str = CLUSTER_ID
+    ) -> None:
         self.disk_id = disk_id
         self.groups = groups
         self._tail_bytes_max = tail_bytes_max
@@ -89,7 +95,11 @@ class SimulatedDisk:
         self.was_torn = False  # by a power cut: nobody can tell whether the torn record had been synced
         self.peer_disks: dict[ServerId, str] = {}
         self.flipped: dict[tuple[GroupId, Index], Entry] = {}  # what stood where a bit has flipped
-        self.full = False
+        self._cluster_id = cluster_id
+        self._rng_snapshots = random.Random(f"{disk_id} snapshots")  # of its own: who uses none draws none
+        self.files = SimulatedFiles(self._rng_snapshots)
+        self.snapshots = self._new_snapshots()
+        self._full = False
         self.failing = False  # the next sync fails
         self.hung = False  # syncs do not end
         self.spoilt = ""  # what of the synced content is gone or changed: to start on it would be a lie
@@ -101,6 +111,23 @@ class SimulatedDisk:
     def unsynced(self) -> int:
         """Batches written and not synced."""
         return len(self._unsynced)
+
+    def _new_snapshots(self) -> Snapshots:
+        return Snapshots(
+            self.files,
+            cluster_id=self._cluster_id,
+            groups=self.groups,
+            nonce=lambda: self._rng_snapshots.getrandbits(64),
+        )
+
+    @property
+    def full(self) -> bool:
+        """Is there no space left?"""
+        return self._full
+
+    @full.setter
+    def full(self, value: bool) -> None:
+        self._full = self.files.full = value
 
     def write(self, write: Write) -> None:
         """Write one batch, unsynced. Raises StorageFailed where the disk is full."""
@@ -154,7 +181,9 @@ class SimulatedDisk:
             found.carry_out(write)
         self.written = found
         self._unsynced = self._unsynced[:kept] if how is Crash.KILL else []
+        self.snapshots = self._new_snapshots()  # what the server remembered of them is gone with it
         if how is Crash.POWER:
+            self.files.cut_power()
             self.synced = found.copy()
             self._same_boot, self.was_torn = False, self.was_torn or bool(self._torn)
             if rng.random() < 0.5:

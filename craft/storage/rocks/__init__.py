@@ -30,6 +30,7 @@ from craft.storage.rocks.database import WRITE_BUFFER_BYTES, Contents, reading, 
 from craft.storage.rocks.directory import BOOT_ID_FILE, Directory, read_boot_id
 from craft.storage.rocks.opening import Settings, SideFiles, open_and_judge
 from craft.storage.rocks.reclaiming import Reclaimer
+from craft.storage.snapshots import DirectoryFiles, Snapshots
 from craft.types import (
     GROUPS_MAX,
     SERVER_ID_MAX,
@@ -56,7 +57,9 @@ class _Written(NamedTuple):
 class RocksStorage:
     """A server's data directory. `write` and `sync` may be called from different threads."""
 
-    def __init__(self, directory: Directory, side: SideFiles, settings: Settings) -> None:
+    def __init__(
+        self, directory: Directory, side: SideFiles, settings: Settings, snapshots: Snapshots
+    ) -> None:
         self._directory = directory
         self._side = side
         self._settings = settings
@@ -67,6 +70,7 @@ class RocksStorage:
         self._bounds: list[Bounds] = [BLANK] * groups
         self._reclaimer = Reclaimer(directory.log, groups)
         self._reclaim_lock = threading.Lock()
+        self._snapshots = snapshots
         self._closing = False
         self._states: dict[GroupId, layout.StoredState] = {}
         self._written = _Written(0, ((0, None),) * groups)
@@ -95,20 +99,26 @@ class RocksStorage:
             taken = Directory(directory)
             try:
                 identity = taken.identify(cluster_id=cluster_id, server_id=server_id, groups=groups)
+                files = DirectoryFiles(taken.snapshots)
                 side = SideFiles(taken, groups)
             except BaseException:
                 taken.close()
                 raise
         except OSError as error:
             raise StorageFailed(f"{directory} cannot be used: {error}") from error
-        return cls(
-            taken, side, Settings(identity, read_boot_id(boot_id_file), tail_bytes_max, write_buffer_bytes)
-        )
+        boot_id = read_boot_id(boot_id_file)
+        settings = Settings(identity, boot_id, tail_bytes_max, write_buffer_bytes)
+        return cls(taken, side, settings, Snapshots(files, cluster_id=cluster_id, groups=groups))
 
     @property
     def identity(self) -> Identity:
         """Whose directory this is."""
         return self._settings.identity
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """This server's snapshots, in a directory of their own."""
+        return self._snapshots
 
     # -- recovery ---------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ FIRST_BATCH = 1
 _LOCK, _CREATING, _IDENTITY = "lock", "creating", "identity"
 _LOG, _JUDGED, _KEPT = "log", "judged", "kept"
 _SYNCED, _BALLOTS, _BOOT, _SUSPECT = "synced", "ballots", "boot", "suspect"
+_SNAPSHOTS = "snapshots"
 _NOT_OURS = frozenset({_LOCK, "lost+found"})  # what an unused directory may contain
 
 
@@ -44,6 +45,7 @@ class Directory:
         self.synced_file = path / _SYNCED
         self.ballots_file = path / _BALLOTS
         self.suspect_file = path / _SUSPECT
+        self.snapshots = path / _SNAPSHOTS
         self._identity_file = path / _IDENTITY
         self._boot_file = path / _BOOT
         path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ class Directory:
     def _create(self, identity: Identity, creating: pathlib.Path) -> None:
         """Make a new directory. A crash before the end leaves `creating`: the next start begins afresh."""
         files.replace_synced(creating, b"")
-        for leftover in (self.log, self.judged, self.kept):
+        for leftover in (self.log, self.judged, self.kept, self.snapshots):
             files.remove_tree(leftover)
         files.TwoSlotFile.create(self.synced_file, FIRST_BATCH, b"")
         blank = layout.pack_ballots(((0, None),) * identity.groups)
