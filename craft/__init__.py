@@ -32,6 +32,7 @@ from craft.config import ClockConfig, Config, TlsConfig
 from craft.errors import (
     ApplyFailed,
     CommandTooLarge,
+    Compacted,
     ConfigError,
     CraftError,
     DamagedStorage,
@@ -45,14 +46,16 @@ from craft.errors import (
     SessionTaken,
     StorageFailed,
     SuspectStorage,
+    TooSlow,
     Unknown,
     Unreachable,
     WrongDirectory,
 )
-from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TransportLimits
+from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TailLimits, TransportLimits
 from craft.remote import Client, connect
 from craft.server import Committed, Server, Stale, open_server
 from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
+from craft.tailing import TailEntry
 from craft.transport.memory import MemoryNetwork
 
 try:
@@ -70,6 +73,7 @@ __all__ = [
     "ClockConfig",
     "CommandTooLarge",
     "Committed",
+    "Compacted",
     "Config",
     "ConfigError",
     "CraftError",
@@ -96,7 +100,10 @@ __all__ = [
     "StorageFailed",
     "SuspectStorage",
     "SystemClock",
+    "TailEntry",
+    "TailLimits",
     "TlsConfig",
+    "TooSlow",
     "TransportLimits",
     "Unknown",
     "Unreachable",

@@ -18,8 +18,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ import trio
 from craft import remote
 from craft.errors import CraftError, NotReady, Overloaded, Unknown, Unreachable
 from craft.limits import RemoteLimits
+from craft.tailing import TailEntry
 
 __all__ = ["Client", "connect"]
 
@@ -100,6 +102,24 @@ class Client:
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The `status()` of the server that the client is connected to."""
         return self._wait(self._submit(lambda one: one.status(), _unread()), timeout, Unreachable)
+
+    def subscribe(self, after: int | None = None) -> Iterator[tuple[TailEntry, ...]]:
+        """Follow the merged log, batch by batch, for ever; waits for each (see `craft.Client.subscribe`).
+
+        What is not taken waits nowhere: a batch is asked for when the one before was taken.
+        """
+        if after is not None and after < 0:
+            raise ValueError(f"after is {after!r}; allowed is a position, 0 or greater")
+        if after is None:
+            after = self.status()["applied_position"]
+        return self._follow(after)
+
+    def _follow(self, after: int) -> Iterator[tuple[TailEntry, ...]]:
+        while True:
+            batch = self._wait(self._submit(partial(_poll, after=after), _unread()), None, Unreachable)
+            if batch:
+                yield batch
+                after = batch[-1].position
 
     @property
     def position(self) -> int:
@@ -228,6 +248,10 @@ class Client:
         if future.cancelled() and self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(scope.cancel)
+
+
+async def _poll(client: remote.Client, after: int) -> tuple[TailEntry, ...]:
+    return await client.poll(after)
 
 
 def _unknown() -> CraftError:

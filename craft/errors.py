@@ -47,6 +47,45 @@ class ResultLost(CraftError):
     """The command took effect, once. Its answer was lost on the way, and its result is no longer kept."""
 
 
+# -- the tail of the merged log -------------------------------------------------------------------
+
+
+class Compacted(CraftError):
+    """What comes after a position of the merged log is no longer here.
+
+    `position` is the one asked for. One may subscribe after `retained` or any later position; a state machine
+    must first have a snapshot's state at `retained`, or at a later one.
+    """
+
+    def __init__(self, position: int, retained: int) -> None:
+        super().__init__(position, retained)
+        self.position = position
+        self.retained = retained
+
+    def __str__(self) -> str:
+        return (
+            f"the merged log after position {self.position} is compacted here; allowed: after {self.retained}"
+            f" or later, from a snapshot's state at {self.retained} or later"
+        )
+
+
+class TooSlow(CraftError):
+    """A subscriber did not keep up, and was dropped: nothing waits for it.
+
+    It was given everything up to `position`; subscribe after that to go on.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+    def __str__(self) -> str:
+        return (
+            f"the subscriber fell behind what tail.memory_bytes_max keeps, at position {self.position};"
+            f" allowed: to subscribe again, after {self.position}"
+        )
+
+
 # -- configuration and the command line -----------------------------------------------------------
 
 

@@ -162,6 +162,25 @@ class ClientLimits:
     """A request without an answer for this long is answered Unknown: it may or may not take effect."""
 
 
+@dataclass(frozen=True, slots=True)
+class TailLimits:
+    """Bounds of the tail of the merged log (`Server.subscribe`). Sizes are bytes."""
+
+    memory_bytes_max: int = 32 * MIB
+    """The last applied entries kept in memory. A subscriber that follows and falls behind them is dropped."""
+
+    batch_bytes_max: int = 1 * MIB
+    """One batch of entries (at least one entry): what a subscriber holds at a time. As much as is applied in
+    a turn, so that who keeps up with turns keeps up."""
+
+    reread_bytes: int = 64 * KIB
+    """What is read from the logs at a time for a subscriber that begins before what memory holds: a fraction
+    of a millisecond of the event loop."""
+
+    subscribers_max: int = 64
+    """Subscribers at once; beyond it `subscribe` raises Overloaded. Each costs a wake-up a turn."""
+
+
 ADDRESS_CHARS_MAX = 262
 """An address as people write it, in a handshake: the longest name that DNS knows, brackets and a port."""
 
@@ -222,6 +241,9 @@ class RemoteLimits:
 
     close_timeout_ms: int = 1000
     """How long leaving takes at most to close the session; else the session ends by its time to live."""
+
+    tail_wait_ms: int = 3000
+    """How long a server may wait for something new before it answers a subscriber that there is nothing."""
 
     servers_max: int = 64
     """Servers' addresses learned from servers, beside those that were given: as many as a cluster has."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from craft.config import RELATIONS, ClockConfig, Config, TlsConfig
 from craft.config.checks import limit_pairs, plain, unit_range
-from craft.limits import ClientLimits, EngineLimits, TransportLimits
+from craft.limits import ClientLimits, EngineLimits, TailLimits, TransportLimits
 from craft.testing import timeline
 from craft.testing.moments import MOMENTS
 from craft.testing.parallel import attempt
@@ -35,6 +35,7 @@ TABLES: Mapping[str, type] = {
     "engine.": EngineLimits,
     "transport.": TransportLimits,
     "clients.": ClientLimits,
+    "tail.": TailLimits,
 }
 
 
@@ -120,6 +121,7 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "engine": lambda: keys_table("engine."),
         "transport": lambda: keys_table("transport."),
         "clients": lambda: keys_table("clients."),
+        "tail": lambda: keys_table("tail."),
         "relations": relations_list,
     },
     "docs/reference/simulate.md": {

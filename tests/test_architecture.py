@@ -37,7 +37,7 @@ FLOORS = """
 1  wire/
 
 2  folding < remerging engine/
-2  applying
+2  applying < tailing
 2  logs
 
 3  storage < storage.held storage.snapshots/ < storage.memory/ storage.rocks/

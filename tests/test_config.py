@@ -242,7 +242,7 @@ def test_each_relation_holds_by_default_and_refuses_its_breach(relation: Any) ->
 
     def with_value(value: int) -> Any:
         # The Config itself would complain of whichever relation comes first, so the tables stand alone here.
-        parts = {name: getattr(stated, name) for name in ("clock", "engine", "transport", "clients")}
+        parts = {name: getattr(stated, name) for name in ("clock", "engine", "transport", "clients", "tail")}
         parts[table] = replace(parts[table], **{name: value})
         return type("Parts", (), parts)
 

@@ -20,7 +20,7 @@ from craft.config.addresses import Address, parse_address
 from craft.config.checks import Relation, check_ranges, check_types
 from craft.config.clocks import ClockConfig, check_clock
 from craft.errors import ConfigError
-from craft.limits import ADDRESS_CHARS_MAX, KIB, ClientLimits, EngineLimits, TransportLimits
+from craft.limits import ADDRESS_CHARS_MAX, KIB, ClientLimits, EngineLimits, TailLimits, TransportLimits
 from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
 
 __all__ = ["RELATIONS", "SERVERS_MAX", "Address", "ClockConfig", "Config", "TlsConfig", "parse_address"]
@@ -111,6 +111,9 @@ class Config:
 
     clients: ClientLimits = field(default_factory=ClientLimits)
     """The listener for clients: TLS, and bounds."""
+
+    tail: TailLimits = field(default_factory=TailLimits)
+    """The tail of the merged log, for those who subscribe."""
 
     def __post_init__(self) -> None:
         """Check at once: an invalid Config never exists."""
@@ -317,6 +320,12 @@ RELATIONS = (
         ("transport.frame_bytes_max",),
         "transport.receive_queue_bytes_max",
         "so that one frame alone does not stop the readers",
+    ),
+    Relation(
+        ("engine.apply_bytes_max",),
+        "tail.memory_bytes_max",
+        "so that what is applied in one turn drops no subscriber that keeps up",
+        factor=4,
     ),
     Relation(
         ("engine.entry_bytes_max",),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from craft.client_sessions import SESSION_ID_BYTES
 from craft.config import Address, parse_address
 from craft.errors import (
     CommandTooLarge,
+    Compacted,
     ConfigError,
     CraftError,
     NotReady,
@@ -51,6 +52,7 @@ from craft.remote.sessions import Session
 from craft.server.calls import COMMAND_OVERHEAD_BYTES
 from craft.server.listener import ANY_CLUSTER
 from craft.server.listener_requests import ENDED, FAILED, OK, REJECTED
+from craft.tailing import TailEntry, unpack_rows
 from craft.wire.fields import shown
 from craft.wire.framing import ITEMS_MAX
 
@@ -122,6 +124,37 @@ class Client:
         """
         self._check_size([query])
         return await self._get("query", [query, at_least])
+
+    @trio.as_safe_channel
+    async def subscribe(self, after: int | None = None) -> AsyncGenerator[tuple[TailEntry, ...], None]:
+        """Follow the merged log: `async with client.subscribe(after=position) as batches:`, then `async for`.
+
+        Yields batches of what is applied after that position, without a gap, from whichever server is
+        reached: positions are equal on all. None: from where the server that we are connected to is now.
+        Raises Compacted where that is compacted, Overloaded, Unreachable.
+        """
+        if after is not None and after < 0:
+            raise ValueError(f"after is {after!r}; allowed is a position, 0 or greater")
+        if after is None:
+            after = (await self.status())["applied_position"]
+        while True:
+            batch = await self.poll(after)
+            if batch:
+                yield batch
+                after = batch[-1].position
+
+    async def poll(self, after: int) -> tuple[TailEntry, ...]:
+        """The next batch after a position, or none where nothing comes for a while. Raises as `subscribe`."""
+        answer = await self._get("tail", [after, self._limits.tail_wait_ms])
+        if type(answer) is not tuple or len(answer) != 2 or type(answer[0]) is not int:
+            raise RemoteError(f"an answer to tail is {shown(answer)}; allowed is [position, batch]")
+        retained, rows = answer
+        if rows is None:
+            raise Compacted(after, retained)
+        batch = unpack_rows(rows)
+        if [entry.position for entry in batch] != list(range(after + 1, after + 1 + len(batch))):
+            raise RemoteError(f"a batch after {after} has a gap")
+        return batch
 
     async def status(self) -> dict[str, Any]:
         """The `status()` of the server that we are connected to."""

@@ -31,12 +31,13 @@ from craft.server.measures import Measures
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
 from craft.server.syncing import Syncer
+from craft.server.tailing import Subscription, Tails
 from craft.server.waking import Waker, set_alarm
 from craft.server.watching import Watch
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
-from craft.types import Instant, Position, Recovered, Timestamp, Write
+from craft.types import Instant, Position, Recovered, ServerId, Timestamp, Write
 
 log = logging.getLogger("craft.server")
 
@@ -105,6 +106,7 @@ class Server(Generic[M]):
         self.measures = Measures()
         self.measures.watch(self._engine.state)
         self.measures.watch_clocks(self._engine.state, clock, self._now)
+        self.tails = Tails(self._engine, storage, config.tail, self.measures.metrics)
 
     # -- what users call --------------------------------------------------------------------------
 
@@ -201,6 +203,15 @@ class Server(Generic[M]):
         """
         return self._engine.state.applied_position
 
+    def subscribe(self, after: Position | None = None) -> Subscription:
+        """Follow the merged log: `async with server.subscribe(after=position) as batches:`, then `async for`.
+
+        Yields batches of what is applied here after that position, without a gap; None: from now on. Never
+        slows the cluster: raises TooSlow, with the position to go on from, for who falls behind what memory
+        holds. Raises Compacted, which says where one may begin, Overloaded, NotReady (the server ended).
+        """
+        return self.tails.follow(after)
+
     async def _read(self, add: Callable[[], Read]) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -240,13 +251,7 @@ class Server(Generic[M]):
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every counter, gauge and histogram as plain values with names, units and help."""
-        measures, e = self.measures, self._engine.state
-        measures.frames_received.value = self._inbox.frames_total
-        measures.received_bytes.value = self._inbox.bytes_total
-        measures.commands_applied.value = self._applier.commands_total
-        measures.entries_merged.value = self._applier.entries_total
-        measures.clock_clamps.value = e.clamps
-        return measures.metrics.collect()
+        return self.measures.collect(self._inbox, self._applier)
 
     # -- plumbing ---------------------------------------------------------------------------------
 
@@ -327,7 +332,7 @@ class Server(Generic[M]):
         engine = self._engine
         if self._sync_error is not None:
             raise self._sync_error
-        self._take_inbox(now)
+        self._inbox.pass_on(engine, now, self._fault)
         if self._synced is not None:
             engine.persisted(self._synced, now)
             self._synced = None
@@ -347,26 +352,12 @@ class Server(Generic[M]):
         if engine.state.stopping and self._is_quiet():
             self._quiet.set()
 
-    def _take_inbox(self, now: Instant) -> None:
-        links, frames = self._inbox.take()
-        for peer, up, refused in links:
-            if up:
-                self._engine.link_up(peer, now)
-            else:
-                self._engine.link_down(peer, now, refused=refused)
-        for sender, frame in frames:
-            try:
-                self._engine.receive(sender, frame, now)
-            except RemoteError as error:
-                self.measures.remote_errors.value += 1
-                self._complaints.event(
-                    ("remote", sender),
-                    logging.WARNING,
-                    "peer broke the protocol",
-                    peer=sender,
-                    error=str(error),
-                )
-                self.transport.disconnect(sender, str(error))
+    def _fault(self, sender: ServerId, error: RemoteError) -> None:
+        self.measures.remote_errors.value += 1
+        self._complaints.event(
+            ("remote", sender), logging.WARNING, "peer broke the protocol", peer=sender, error=str(error)
+        )
+        self.transport.disconnect(sender, str(error))
 
     def _submit_singles(self, call: Call) -> None:
         try:
@@ -435,6 +426,7 @@ class Server(Generic[M]):
         self._engine.applied(position, now)
         ended = trio.current_time()
         self._answered = self._answered or bool(answers)
+        self.tails.note(entries)
         if any(call.level == "committed" for call, _ in answers):
             note_merged(entries)
         for call, results in answers:
@@ -491,6 +483,7 @@ class Server(Generic[M]):
                 call.fail(Unknown("the server ended before the command was applied here; it may take effect"))
         self._calls_open = {}
         self._reads.end()
+        self.tails.end()
 
 
 def _bound_ns(config: Config) -> int | None:

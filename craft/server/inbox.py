@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import trio
 
+from craft.engine import Engine
+from craft.errors import RemoteError
 from craft.messages import Frame
-from craft.types import ServerId
+from craft.types import Instant, ServerId
 
 
 class ServerInbox:
@@ -49,12 +51,21 @@ class ServerInbox:
         self._links.append((peer, False, refused))
         self._wake()
 
-    def take(self) -> tuple[list[tuple[ServerId, bool, bool]], list[tuple[ServerId, Frame]]]:
-        """Everything that has arrived: `(peer, up, refused)` and `(sender, frame)`, each in order."""
+    def pass_on(self, engine: Engine, now: Instant, fault: Callable[[ServerId, RemoteError], None]) -> None:
+        """Hand everything that has arrived to the engine; `fault` hears who broke the protocol."""
         links, frames = self._links, self._frames
         self._links, self._frames = [], []
         if self._bytes >= self._bytes_max:
             self._room.set()
             self._room = trio.Event()
         self._bytes = 0
-        return links, frames
+        for peer, up, refused in links:
+            if up:
+                engine.link_up(peer, now)
+            else:
+                engine.link_down(peer, now, refused=refused)
+        for sender, frame in frames:
+            try:
+                engine.receive(sender, frame, now)
+            except RemoteError as error:
+                fault(sender, error)

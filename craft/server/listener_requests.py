@@ -7,6 +7,9 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 - `read` `query` → what `Queryable.query` answers, linearizable.
 - `status`, `metrics` `nil` → the server's own plain values.
 - `merged` `position` → the last merged entries after that position.
+- `tail` `[after, wait_ms]` → `[retained, batch]`: what was applied after a position, as soon as there is
+  something, or nothing after `wait_ms`; each entry is `[position, timestamp, group, index, kind, [command,
+  …]]`. The batch is nil where that is compacted; one may ask after `retained`, or later.
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -24,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from craft.errors import Rejected, SessionEnded, Unknown, WireError
+from craft.errors import Compacted, Rejected, SessionEnded, Unknown, WireError
 from craft.state_machine import Queryable
+from craft.tailing import pack_rows
 from craft.types import Position, Timestamp
 from craft.wire import PREFIX_BYTES, decode_message, encode_message
 from craft.wire.fields import shown
@@ -161,6 +165,19 @@ async def _merged(server: Server[Any], argument: Any) -> Any:
     return server.recent_merged(argument)
 
 
+async def _tail(server: Server[Any], argument: Any) -> Any:
+    whole = type(argument) is tuple and len(argument) == 2 and all(type(one) is int for one in argument)
+    if not whole or not all(0 <= one < 2**63 for one in argument):
+        raise BadRequest(f"tail takes {shown(argument)}; allowed is [after, wait_ms], integers 0 … 2**63-1")
+    after, wait_ms = argument
+    # What is asked must be answered in a request's time.
+    wait_ms = min(wait_ms, server.config.clients.request_timeout_ms // 2)
+    try:
+        return [server.tails.retained, pack_rows(await server.tails.poll(after, wait_ms))]
+    except Compacted as error:
+        return [error.retained, None]
+
+
 async def _servers(server: Server[Any], argument: Any) -> Any:
     _no_argument("servers", argument)
     return [list(one) for one in server.transport.client_addresses().items()]
@@ -177,6 +194,7 @@ OPERATIONS: Operations = {
     "status": _status,
     "metrics": _metrics,
     "merged": _merged,
+    "tail": _tail,
     "servers": _servers,
 }
 """What a client may ask without a session."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from craft.applying import Applier
 from craft.clock import Clock
 from craft.engine.rungs import RUNGS
 from craft.engine.state import Climb, EngineState
+from craft.server.inbox import ServerInbox
 from craft.stats import Histogram, Metrics
 from craft.types import Instant, ServerId, Write
 
@@ -79,11 +81,6 @@ class Measures:
         self.remote_errors = m.counter(
             "craft_remote_errors_total", unit="errors", help="Frames of peers that broke the protocol."
         )
-        self.clock_clamps = m.counter(
-            "craft_clock_clamps_total",
-            unit="stamps",
-            help="Stamps for which this server's clock was clamped to a majority's clocks.",
-        )
         self._make_rungs()
 
     def _make_rungs(self) -> None:
@@ -101,6 +98,14 @@ class Measures:
             unit="seconds",
             help="From propose to applied, for the same entries: all rungs together.",
         )
+
+    def collect(self, inbox: ServerInbox, applier: Applier) -> list[dict[str, Any]]:
+        """Every metric as plain values, with what the inbox and the applier count themselves."""
+        self.frames_received.value = inbox.frames_total
+        self.received_bytes.value = inbox.bytes_total
+        self.commands_applied.value = applier.commands_total
+        self.entries_merged.value = applier.entries_total
+        return self.metrics.collect()
 
     def take_turn(self, seconds: float, e: EngineState) -> None:
         """A turn of the engine has been carried out; it held the event loop for so long."""
@@ -134,6 +139,12 @@ class Measures:
 
     def watch(self, e: EngineState) -> None:
         """Add what the engine counts itself; it is read when collected."""
+        self.metrics.counter(
+            "craft_clock_clamps_total",
+            unit="stamps",
+            help="Stamps for which this server's clock was clamped to a majority's clocks.",
+            read=lambda: e.clamps,
+        )
         gauge = self.metrics.gauge
         gauge(
             "craft_applied_position",

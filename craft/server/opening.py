@@ -73,6 +73,9 @@ async def open_server(
         except BaseExceptionGroup as group:
             _raise_what_matters(group)
             raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.tails.rest()
     finally:
         with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
             await trio.to_thread.run_sync(storage.close, limiter=own)

@@ -1,0 +1,243 @@
+"""Who follows the merged log: from memory, and further back from the logs, merged once more.
+
+Invariants
+- Nobody waits for a subscriber: what it has not taken when it leaves memory is gone for it, and it is told
+  where it was.
+- A batch that was handed out is never handed out again to the same subscriber, and nothing is left out.
+- One piece of the logs is read back at a time, for all subscribers together, in a worker thread, and then as
+  long again nothing is: so they take at most half of a core, and little of the disk, from the cluster.
+- Only what is applied here is handed out, though more may be merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TypeAlias
+
+import trio
+
+from craft.engine import Engine
+from craft.errors import Compacted, CraftError, NotReady, Overloaded, TooSlow
+from craft.limits import TailLimits
+from craft.ready import Merged
+from craft.remerging import Remerged, Remerger, Wanted
+from craft.stats import Metrics
+from craft.storage import Storage
+from craft.tailing import Recent, TailEntry, tail_entry
+from craft.types import BEGINNING, Entry, Index, Position
+
+Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[tuple[TailEntry, ...]]]"
+"""Entered, it hands out batches of entries."""
+
+PARKED_MAX = 8
+"""Readers of the logs that remote subscribers left where they were, to go on with their next request."""
+
+
+class Tails:
+    """The tail of one server's merged log, and who follows it."""
+
+    def __init__(self, engine: Engine, storage: Storage, limits: TailLimits, metrics: Metrics) -> None:
+        self.limits = limits
+        self.recent = Recent(engine.state.applied_position, bytes_max=limits.memory_bytes_max)
+        self.ended = False
+        self._engine = engine
+        self._storage = storage
+        self._subscribers = 0
+        self._more = trio.Event()
+        self._waiting = False
+        self._reading = trio.CapacityLimiter(1)
+        self._pause_s = 0.0  # as long as the last piece took
+        self._parked: dict[Position, Cursor] = {}  # the one left longest ago first
+        self.handed_out = metrics.counter(
+            "craft_tail_entries_total", unit="entries", help="Merged entries handed to subscribers."
+        )
+        self.reread_bytes = metrics.counter(
+            "craft_tail_reread_bytes_total", unit="bytes", help="Read back from the logs for subscribers."
+        )
+        self.dropped = metrics.counter(
+            "craft_tail_dropped_total",
+            unit="subscribers",
+            help="Subscribers dropped because they did not keep up.",
+        )
+        gauge = metrics.gauge
+        gauge(
+            "craft_tail_subscribers",
+            unit="subscribers",
+            help="Who follows the merged log.",
+            read=lambda: self._subscribers,
+        )
+        gauge(
+            "craft_tail_memory_bytes",
+            unit="bytes",
+            help="Applied entries kept in memory for subscribers.",
+            read=lambda: self.recent.bytes,
+        )
+
+    # -- from the server ---------------------------------------------------------------------------
+
+    def note(self, entries: Sequence[Merged]) -> None:
+        """These were applied."""
+        self.recent.note(entries)
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something new, or there never will be."""
+        if self._waiting:
+            self._waiting = False
+            self._more.set()
+            self._more = trio.Event()
+
+    def end(self) -> None:
+        """The server ends: nothing comes any more, and everybody is told."""
+        self.ended = True
+        self.wake()
+
+    async def rest(self) -> None:
+        """After the end: wait for the piece that is being read, so that the disk may be closed."""
+        async with self._reading:
+            pass
+
+    # -- following ---------------------------------------------------------------------------------
+
+    @trio.as_safe_channel
+    async def follow(self, after: Position | None) -> AsyncGenerator[tuple[TailEntry, ...], None]:
+        """Batches after a position; None: from now on."""
+        if after is not None and after < 0:
+            raise ValueError(f"after is {after!r}; allowed is a position, 0 or greater")
+        with self._counted():
+            cursor = Cursor(self, self.recent.end if after is None else after)
+            while True:
+                yield await cursor.next()
+
+    async def poll(self, after: Position, wait_ms: int) -> tuple[TailEntry, ...]:
+        """The next batch, for a remote subscriber; none after so long. Raises Compacted, Overloaded."""
+        with self._counted():
+            cursor = self._parked.pop(after, None) or Cursor(self, after)
+            batch: tuple[TailEntry, ...] = ()
+            with trio.move_on_after(wait_ms / 1000):
+                batch = await cursor.next()
+            if cursor.rereads:  # a long way may take many requests
+                self._parked[cursor.position] = cursor
+                while len(self._parked) > PARKED_MAX:
+                    del self._parked[next(iter(self._parked))]
+            return batch
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._subscribers >= self.limits.subscribers_max:
+            raise Overloaded(
+                f"{self._subscribers} follow the merged log, which is tail.subscribers_max ="
+                f" {self.limits.subscribers_max}"
+            )
+        self._subscribers += 1
+        try:
+            yield
+        finally:
+            self._subscribers -= 1
+
+    async def wait(self) -> None:
+        """Until something was applied, or the server ended."""
+        self.check()
+        self._waiting = True
+        await self._more.wait()
+
+    def check(self) -> None:
+        """Raise NotReady where nothing comes any more."""
+        if self.ended:
+            raise NotReady("the server has ended")
+
+    # -- further back than memory ------------------------------------------------------------------
+
+    @property
+    def retained(self) -> Position:
+        """The first position that one may subscribe after."""
+        compacted = any(self._start(group) for group in range(len(self._engine.state.replicas)))
+        return self.recent.start if compacted else 0
+
+    def _start(self, group: int) -> Index:
+        return self._engine.state.raft(group).log.start.place.index
+
+    def reread(self, after: Position) -> Remerger:
+        """What merges the logs once more, from a place at or before a position. Raises Compacted."""
+        if self.retained > after:
+            raise Compacted(after, self.retained)
+        groups = len(self._engine.state.replicas)
+        assert all(self._engine.state.raft(group).log.start == BEGINNING for group in range(groups))
+        return Remerger.from_the_beginning(groups)
+
+    async def read_piece(self, remerger: Remerger, position: Position) -> list[Remerged]:
+        """Merge one more piece of the logs. Raises Compacted."""
+        wanted = remerger.wanted
+        last = self._engine.state.cursor[wanted.group]
+        assert wanted.first_index <= last, "what was applied here can be merged once more"
+        async with self._reading:
+            await trio.sleep(self._pause_s)
+            self.check()
+            if self._start(wanted.group) >= wanted.first_index:
+                raise Compacted(position, self.retained)
+            began = trio.current_time()
+            entries = await self._entries(wanted, last, position)
+            merged = remerger.take(wanted.group, entries)
+            # Nothing may wait between taking and handing out: who is cancelled there would lose it.
+            self._pause_s = trio.current_time() - began
+            self.reread_bytes.value += sum(len(entry.record) for entry in entries)
+            return merged
+
+    async def _entries(self, wanted: Wanted, last: Index, position: Position) -> tuple[Entry, ...]:
+        def read() -> tuple[Entry, ...]:
+            return self._storage.entries(
+                wanted.group,
+                first_index=wanted.first_index,
+                last_index=last,
+                bytes_max=self.limits.reread_bytes,
+            )
+
+        try:
+            return await trio.to_thread.run_sync(read)
+        except CraftError:
+            if self._start(wanted.group) >= wanted.first_index:  # it was compacted while we read
+                raise Compacted(position, self.retained) from None
+            raise
+
+
+class Cursor:
+    """One subscriber's place."""
+
+    def __init__(self, tails: Tails, position: Position) -> None:
+        self.position = position
+        self._tails = tails
+        self._follows = False  # it has been at the end: from there on it must keep up
+        self._remerger: Remerger | None = None
+
+    @property
+    def rereads(self) -> bool:
+        """Is it still on its way from further back than memory?"""
+        return self._remerger is not None
+
+    async def next(self) -> tuple[TailEntry, ...]:
+        """The next batch; waits for it. Raises TooSlow, Compacted, NotReady."""
+        while True:
+            await trio.lowlevel.checkpoint()  # not between a batch and its return, where it would be lost
+            self._tails.check()
+            batch = self._tails.recent.after(self.position, bytes_max=self._tails.limits.batch_bytes_max)
+            if batch is None:
+                batch = await self._from_logs()
+            elif not batch:
+                self._follows, self._remerger = True, None
+                await self._tails.wait()
+            if batch:
+                self.position = batch[-1].position
+                self._tails.handed_out.value += len(batch)
+                return batch
+
+    async def _from_logs(self) -> tuple[TailEntry, ...]:
+        """What one more piece of the logs gives, where memory does not reach."""
+        if self._follows:
+            self._tails.dropped.value += 1
+            raise TooSlow(self.position)
+        if self._remerger is None:
+            self._remerger = self._tails.reread(self.position)
+        remerged = await self._tails.read_piece(self._remerger, self.position)
+        end = self._tails.recent.end
+        return tuple(tail_entry(one.merged) for one in remerged if self.position < one.merged.position <= end)
