@@ -27,7 +27,7 @@ BOOT_ID_FILE = pathlib.Path("/proc/sys/kernel/random/boot_id")
 FIRST_BATCH = 1
 """The batch of the directory's creation: a log database without any batch has lost something."""
 
-_LOCK, _CREATING, _IDENTITY = "lock", "creating", "identity"
+_LOCK, _CREATING, IDENTITY_FILE = "lock", "creating", "identity"
 _LOG, _JUDGED, _KEPT = "log", "judged", "kept"
 _SYNCED, _BALLOTS, _BOOT, _SUSPECT = "synced", "ballots", "boot", "suspect"
 _SNAPSHOTS = "snapshots"
@@ -46,7 +46,7 @@ class Directory:
         self.ballots_file = path / _BALLOTS
         self.suspect_file = path / _SUSPECT
         self.snapshots = path / _SNAPSHOTS
-        self._identity_file = path / _IDENTITY
+        self._identity_file = path / IDENTITY_FILE
         self._boot_file = path / _BOOT
         path.mkdir(parents=True, exist_ok=True)
         self._lock: int | None = _lock(path / _LOCK)
@@ -65,7 +65,7 @@ class Directory:
         stored = files.read_if_there(self._identity_file)
         if stored is not None:
             creating.unlink(missing_ok=True)
-            found = _unpack_identity(stored, self._identity_file)
+            found = unpack_identity(stored, self._identity_file)
             _check_identity(found, Identity(cluster_id, server_id, found.disk_id, groups), self.path)
             return found
         if not creating.exists():
@@ -78,7 +78,7 @@ class Directory:
         found = sorted(path.name for path in self.path.iterdir() if path.name not in _NOT_OURS)
         if found:
             raise WrongDirectory(
-                f"{self.path} is not empty (it contains {found[0]!r}) and has no file {_IDENTITY!r}:"
+                f"{self.path} is not empty (it contains {found[0]!r}) and has no file {IDENTITY_FILE!r}:"
                 " name an empty directory, or one that a server of this cluster made"
             )
 
@@ -170,7 +170,8 @@ def _with_checksum(line: bytes) -> bytes:
     return line + f"{zlib.crc32(line):08x}\n".encode()
 
 
-def _unpack_identity(stored: bytes, path: pathlib.Path) -> Identity:
+def unpack_identity(stored: bytes, path: pathlib.Path) -> Identity:
+    """The identity in such bytes, read from `path`. Raises DamagedStorage, WrongDirectory."""
     line = stored[: stored.find(b"\n") + 1]
     if _with_checksum(line) != stored:
         raise DamagedStorage(f"{path} is damaged: its checksum does not hold")

@@ -51,6 +51,15 @@ class TwoSlotFile:
             return None
         return number, body[_SLOT.size - 4 :]
 
+    def damaged_slots(self) -> list[int]:
+        """The slots that hold something that is not valid."""
+        return [
+            slot
+            for slot in (0, 1)
+            if self._load_slot(slot) is None
+            and any(os.pread(self._fd, self._slot_bytes, slot * self._slot_bytes))
+        ]
+
     def store(self, number: int, payload: bytes = b"", *, sync: bool) -> None:
         """Overwrite the slot that does not count, which then counts."""
         data = _slot(number, payload)

@@ -81,7 +81,7 @@ def open_and_judge(directory: Directory, side: SideFiles, settings: Settings) ->
         return _judge_copy(directory, side, settings, error)
     try:
         contents = _read(db, settings)
-        verdict = judge(_facts(directory, side, settings, contents, error=""))
+        verdict = judge(gather(directory, side, settings, contents, error=""))
         _refuse_if_damaged(directory, verdict)
         if verdict.judgement is Judgement.SUSPECT:
             raise _suspect(directory, side, contents, verdict)
@@ -132,7 +132,7 @@ def _read_and_judge(
         contents = _read(db, settings)
     finally:
         db.close()
-    return contents, judge(_facts(directory, side, settings, contents, error=error))
+    return contents, judge(gather(directory, side, settings, contents, error=error))
 
 
 def _read(db: Rdict, settings: Settings) -> Contents:
@@ -145,9 +145,10 @@ def _read(db: Rdict, settings: Settings) -> Contents:
     return contents
 
 
-def _facts(
+def gather(
     directory: Directory, side: SideFiles, settings: Settings, contents: Contents, *, error: str
 ) -> Facts:
+    """What the verdict is reached from."""
     return Facts(
         opened_clean=not error,
         error=error,

@@ -98,7 +98,7 @@ class Snapshots:
     def _judge(self, name: str, snapshot_id: SnapshotId) -> SnapshotInfo | None:
         """A file that a start finds; a damaged one is named and put aside."""
         try:
-            return self._check(name, snapshot_id)
+            return self.check(name, snapshot_id)
         except DamagedSnapshot as error:
             logs.event(log, logging.WARNING, "damaged snapshot put aside", file=name, error=str(error))
         for other in self._files.names():
@@ -108,7 +108,8 @@ class Snapshots:
         self._files.sync_names()
         return None
 
-    def _check(self, name: str, snapshot_id: SnapshotId) -> SnapshotInfo:
+    def check(self, name: str, snapshot_id: SnapshotId) -> SnapshotInfo:
+        """Read a file to its end; is it what its name says, and ours? Raises DamagedSnapshot if not."""
         head = check_file(self._files, name)
         if head.position != snapshot_id.position:
             raise DamagedSnapshot(f"{name} is of position {head.position}")
@@ -151,7 +152,7 @@ class Snapshots:
         others = [info for info in self.kept() if info.id != snapshot_id]
         with _failing(f"keeping {name}"):
             self._files.sync(name)
-            info = self._check(name, snapshot_id)
+            info = self.check(name, snapshot_id)
             self._files.rename(name, file_name(snapshot_id, WHOLE))
             self._files.sync_names()
             self._kept = sorted([*others[1 - KEPT_MAX :], info])
@@ -238,7 +239,7 @@ def file_name(snapshot_id: SnapshotId, suffix: str = WHOLE) -> str:
     return f"{snapshot_id.position:020d}-{snapshot_id.nonce:016x}{suffix}"
 
 
-def id_of(name: str, suffix: str) -> SnapshotId | None:
+def id_of(name: str, suffix: str = WHOLE) -> SnapshotId | None:
     """Whose name this is, if it ends so."""
     match = _NAME.fullmatch(name)
     if match is None or match[3] != suffix:

@@ -1,0 +1,64 @@
+"""`craft verify`, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from craft.cli import main
+from tests.storage.test_rocks import overwrite
+from tests.storage.test_verifying import stopped
+
+
+def test_a_sound_directory_ends_with_0(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    """What is there, a line each, and the verdict last."""
+    assert main(["verify", str(stopped(tmp_path / "d"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"server 7 of cluster orders, disk [0-9a-f]{32}, 3 groups, format 1", lines[0])
+    assert lines[1:-2] == [
+        "group 0: 16 entries, 5 to 20, 6 KiB",
+        "group 1: no entries behind 0",
+        "group 2: no entries behind 0",
+    ]
+    assert lines[-2].startswith("snapshot at position 10 of 1970-01-01T00:00:00+00:00, ")
+    assert lines[-1] == "sound"
+
+
+def test_an_error_ends_with_1(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    """The file and the place are named."""
+    directory = stopped(tmp_path / "d")
+    overwrite(directory / "identity", 5, b"x")
+    assert main(["verify", str(directory)]) == 1
+    out = capsys.readouterr().out
+    assert "error: identity: " in out
+    assert out.endswith("NOT sound\n")
+
+
+def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    """For scripts."""
+    directory = stopped(tmp_path / "d")
+    overwrite(directory / "synced", 5, b"\xff")
+    assert main(["verify", "--json", str(directory)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sound"] is True
+    assert report["identity"]["server_id"] == 7
+    group = report["groups"][0]
+    assert (group["start"], group["last"], group["entries"]) == (
+        {"term": 1, "index": 4},
+        {"term": 1, "index": 20},
+        16,
+    )
+    assert report["snapshots"][0]["position"] == 10
+    assert report["findings"][0]["level"] == "warning"
+    assert report["findings"][0]["file"] == "synced"
+
+
+def test_what_is_no_data_directory_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    """On stderr, with exit code 1."""
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "is no server's data directory" in capsys.readouterr().err
