@@ -83,6 +83,7 @@ class Applier:
         answers: list[Answer] = []
         for merged in entries:
             shares = self._apply(merged, answers) if merged.requests else []
+            answers += [(told.token, told) for told in merged.members if told.token is not None]
             if merged.clients:
                 self._tell(merged, shares, answers)
         self.entries_total += len(entries)

@@ -20,8 +20,10 @@ from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias
 
 from craft.client_sessions import TAGGED, ClientSessions
-from craft.ready import Judged, Merged, Request, Verdict
-from craft.sessions import OPEN, Opened, Sessions, decode_payload
+from craft.membership import TAG as MEMBERS
+from craft.membership import Members
+from craft.ready import Judged, MembersTold, Merged, Request, Verdict
+from craft.sessions import NONCE_BYTES, OPEN, Opened, Sessions, decode_payload
 from craft.types import RECORD_HEADER_BYTES, Entry, GroupId, Position, Proposal, Timestamp
 
 DIGEST_BYTES = 16
@@ -34,6 +36,7 @@ class Folded(Protocol):
     digest: bytes
     sessions: Sessions
     clients: ClientSessions
+    members: Members
 
 
 Settle: TypeAlias = Callable[[Proposal], Any]
@@ -46,13 +49,14 @@ NoteOpened: TypeAlias = Callable[[Proposal, Opened], None]
 class Fold:
     """A `Folded` of its own: from the beginning, or from what a snapshot says."""
 
-    __slots__ = ("clients", "digest", "merged_position", "sessions")
+    __slots__ = ("clients", "digest", "members", "merged_position", "sessions")
 
     def __init__(self) -> None:
         self.merged_position: Position = 0
         self.digest = bytes(DIGEST_BYTES)
         self.sessions = Sessions()
         self.clients = ClientSessions()
+        self.members = Members()
 
 
 def nobodys(_: Proposal) -> None:
@@ -76,19 +80,38 @@ def fold(
     header = entry.record[:RECORD_HEADER_BYTES]  # it carries the checksum of the whole record
     state.digest = blake2b(header, digest_size=DIGEST_BYTES, key=state.digest).digest()
     requests: list[Request] = []
+    members: list[MembersTold] = []
     clients = state.clients.expire(timestamp) if timestamp > state.clients.expires else []
     for proposal in decode_payload(entry.payload):
         if proposal.request == OPEN:
-            note_opened(proposal, state.sessions.open(proposal.server_id, proposal.counter, proposal.body))
+            note_opened(proposal, _open(state, proposal))
         elif state.sessions.admit(proposal):
             token = settle(proposal)
-            if proposal.body.startswith(TAGGED):
+            if proposal.body.startswith(MEMBERS):
+                error = state.members.apply(proposal.body)
+                members.append(MembersTold(token, state.members.version, error))
+            elif proposal.body.startswith(TAGGED):
                 clients.append(_judge(state, token, proposal.body, timestamp, requests))
             else:
                 requests.append(Request(token, proposal.body))
     return Merged(
-        state.merged_position, timestamp, group, entry.index, entry.kind, tuple(requests), tuple(clients)
+        state.merged_position,
+        timestamp,
+        group,
+        entry.index,
+        entry.kind,
+        tuple(requests),
+        tuple(clients),
+        tuple(members),
     )
+
+
+def _open(state: Folded, proposal: Proposal) -> Opened:
+    """A server's session; it tells the disk that lives under the id, if none is known yet (PROTOCOL 8)."""
+    opened = state.sessions.open(proposal.server_id, proposal.counter, proposal.body)
+    if opened is Opened.OPENED and len(proposal.body) > NONCE_BYTES:
+        state.members.bind(proposal.server_id, proposal.body[NONCE_BYTES:].decode("ascii", "replace"))
+    return opened
 
 
 def _judge(state: Folded, token: Any, tagged: bytes, timestamp: Timestamp, requests: list[Request]) -> Judged:

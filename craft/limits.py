@@ -181,6 +181,9 @@ class TailLimits:
     """Subscribers at once; beyond it `subscribe` raises Overloaded. Each costs a wake-up a turn."""
 
 
+MEMBERS_MAX = 64
+"""Servers of one cluster: more than any quorum is good for, and all of them fit into one handshake."""
+
 ADDRESS_CHARS_MAX = 262
 """An address as people write it, in a handshake: the longest name that DNS knows, brackets and a port."""
 

@@ -201,6 +201,12 @@ class ReadReport(NamedTuple):
     groups: tuple[GroupReport, ...]
 
 
+class CaughtUp(NamedTuple):
+    """PROTOCOL 8: of the groups that the sender leads, `(group, servers)` live and caught up in each."""
+
+    groups: tuple[tuple[GroupId, tuple[ServerId, ...]], ...]
+
+
 Message: TypeAlias = (
     RequestVote
     | RequestVoteResult
@@ -220,6 +226,7 @@ Message: TypeAlias = (
     | ForwardRefused
     | ReadQuery
     | ReadReport
+    | CaughtUp
 )
 
 

@@ -41,7 +41,16 @@ class Waiting:
 class QuorumReads:
     """All reads of one server that are not served yet."""
 
-    __slots__ = ("_first_round", "_reports", "_tokens", "_waiting_round", "completed", "round", "started_at")
+    __slots__ = (
+        "_disks",
+        "_first_round",
+        "_reports",
+        "_tokens",
+        "_waiting_round",
+        "completed",
+        "round",
+        "started_at",
+    )
 
     def __init__(self, first_round: int) -> None:
         self.round = first_round
@@ -50,6 +59,7 @@ class QuorumReads:
         self._tokens: list[Any] = []  # reads that take the round under way
         self._waiting_round: list[Any] = []  # reads that take the next one
         self._reports: dict[ServerId, tuple[GroupReport, ...]] = {}
+        self._disks: dict[ServerId, str] = {}  # of whom we have a report
         self.completed: list[Waiting] = []
 
     def add(self, token: Any) -> None:
@@ -84,15 +94,18 @@ class QuorumReads:
         else:
             mark("read round begun afresh")
         self.round += 1
-        self.started_at, self._reports = now, {}
+        self.started_at, self._reports, self._disks = now, {}, {}
         return True
 
-    def report(self, server: ServerId, report: ReadReport, groups: int) -> None:
-        """A report of the round under way or of an earlier attempt at it; any other is ignored."""
+    def report(self, server: ServerId, report: ReadReport, groups: int, disk: str = "") -> None:
+        """A report of the round under way or of an earlier attempt at it; any other is ignored.
+
+        `disk` is that of the server's connection: a voter is a server on a disk (PROTOCOL 8).
+        """
         asked = self.started_at is not None and self._first_round <= report.round <= self.round
         if not asked or len(report.groups) != groups:
             return
-        self._reports[server] = report.groups
+        self._reports[server], self._disks[server] = report.groups, disk
         if all(self._covered(group) for group in range(groups)):
             targets = {group: self._target(group) for group in range(groups)}
             self.completed.append(Waiting(targets, self._tokens))
@@ -100,7 +113,12 @@ class QuorumReads:
 
     def _covered(self, group: int) -> bool:
         latest = max((groups[group] for groups in self._reports.values()), key=lambda g: g.configuration_at)
-        sound = {server for server, groups in self._reports.items() if not groups[group].suspect}
+        bound = dict(latest.configuration.disks)
+        sound = {
+            server
+            for server, groups in self._reports.items()
+            if not groups[group].suspect and bound.get(server, self._disks[server]) == self._disks[server]
+        }
         return quorum.is_quorum(latest.configuration, sound)
 
     def _target(self, group: int) -> Place:

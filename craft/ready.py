@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from craft.messages import Frame
-from craft.types import EntryKind, GroupId, Index, Position, ServerId, Timestamp, Write
+from craft.types import EntryKind, GroupId, Index, Member, Position, ServerId, Timestamp, Write
 
 
 class Request(NamedTuple):
@@ -51,6 +51,14 @@ class Judged(NamedTuple):
     part: int = 0  # EXECUTED: which of `Merged.requests` carries its commands
 
 
+class MembersTold(NamedTuple):
+    """What became of a request to change the wanted set; `token` is the caller's, if this is the origin."""
+
+    token: Any
+    version: int  # of the set that holds the change
+    error: str  # why it was refused; empty: it was taken
+
+
 class Merged(NamedTuple):
     """One command entry in merged order. Duplicates and requests of closed sessions are left out already."""
 
@@ -62,6 +70,8 @@ class Merged(NamedTuple):
     requests: tuple[Request, ...]
     clients: tuple[Judged, ...] = ()
     """Remote clients' requests, in order; commands of those that take effect are among `requests`."""
+    members: tuple[MembersTold, ...] = ()
+    """Changes of the wanted set of servers."""
 
 
 class Load(NamedTuple):
@@ -92,6 +102,9 @@ class Ready:
 
     reads: list[Any] = field(default_factory=list)
     """Tokens of reads that may now be served from the state machine as it stands."""
+
+    peers: dict[ServerId, Member] | None = None
+    """Whom to connect to and to listen to from now on; None: as before. No address: as it was configured."""
 
     loads: list[Load] = field(default_factory=list)
     """Entries to be read back; then call `Engine.loaded(number, entries)`."""

@@ -194,6 +194,13 @@ NOBODY = Configuration(frozenset())
 """No configuration is known: that of the cluster's creation counts."""
 
 
+class Member(NamedTuple):
+    """One wanted server. No address: as its peers were configured. No disk: the first to open a session."""
+
+    address: str = ""
+    disk: str = ""
+
+
 class Cut(NamedTuple):
     """A place in a group's log up to which everything is merged, and what one must know to go on behind it.
 

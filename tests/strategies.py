@@ -8,6 +8,7 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    CaughtUp,
     Cleared,
     Doubted,
     Fetch,
@@ -110,6 +111,9 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     FetchResult: fetch_results(),
     Forward: st.builds(Forward, groups, st.lists(proposals, max_size=3).map(tuple)),
     ForwardRefused: st.builds(ForwardRefused, groups, numbers, st.lists(numbers, max_size=4).map(tuple)),
+    CaughtUp: st.builds(
+        CaughtUp, st.lists(st.tuples(groups, st.lists(server_ids).map(tuple)), max_size=4).map(tuple)
+    ),
     ReadQuery: st.builds(ReadQuery, numbers),
     ReadReport: st.builds(
         ReadReport,

@@ -24,6 +24,7 @@ FLOORS = """
 1  merge/
 1  reads/
 1  sessions/
+1  membership/
 1  client_sessions/
 1  insisting/
 1  recovery/

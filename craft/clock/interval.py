@@ -48,6 +48,4 @@ class Readings:
 
         Minus infinity if too few are heard.
         """
-        if not configuration.voters:
-            return UNHEARD  # who joins a cluster knows of no voters at first
         return quorum.reached(configuration, self.clocks(now, me), unheard=UNHEARD)

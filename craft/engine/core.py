@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import typing
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.engine import (
     committing,
-    holding,
     leading,
     linking,
     loading,
+    membership,
     merging,
     placing,
     proposing,
@@ -31,42 +32,27 @@ from craft.engine import (
     status,
     writing,
 )
-from craft.engine.state import MS, EngineState, LeaderQueue, Peer, SessionState
-from craft.errors import Overloaded, WireError
+from craft.engine.dispatch import HANDLERS
+from craft.engine.state import MS, EngineState, LeaderQueue, SessionState
+from craft.errors import NotReady, Overloaded, WireError
 from craft.limits import EngineLimits
+from craft.membership import Change, Members, encode_changes
 from craft.merge import Merger
 from craft.messages import (
-    AppendAccepted,
-    AppendEntries,
-    AppendRejected,
-    Cleared,
-    Doubted,
-    Fetch,
-    FetchResult,
-    Forward,
-    ForwardRefused,
     Frame,
-    Heartbeats,
-    LeaderPersisted,
-    ReadQuery,
-    ReadReport,
-    RequestVote,
-    RequestVoteResult,
-    SuspectAccepted,
-    Suspected,
-    TimeoutNow,
 )
 from craft.placement import Placement
 from craft.raft import Raft, Role, replication, suspicion
+from craft.raft import membership as raft_membership
 from craft.reads import QuorumReads
 from craft.ready import Ready
 from craft.sessions import NONCE_BYTES, OPEN, Sessions
 from craft.types import (
     DEMAND_MAX,
-    Configuration,
     Entry,
     GroupId,
     Instant,
+    Place,
     Position,
     Recovered,
     ServerId,
@@ -79,20 +65,8 @@ if typing.TYPE_CHECKING:
 INCARNATION_BYTES = 7
 """Of the nonce, which name this start to peers: a number that fits any integer of the wire."""
 
-_RAFT_MESSAGES = (
-    RequestVote,
-    RequestVoteResult,
-    AppendEntries,
-    AppendAccepted,
-    SuspectAccepted,
-    AppendRejected,
-    LeaderPersisted,
-    Suspected,
-    Cleared,
-    Doubted,
-    TimeoutNow,
-    FetchResult,
-)
+UNSEEN = Place(-1, -1)
+"""Where no configuration stands: each of them is news at the start."""
 
 
 class Engine:
@@ -110,16 +84,24 @@ class Engine:
         rng: Random,
         now: Instant,
         clock_error_ns: int | None = None,
+        disk: str = "",
+        joined: bool = False,
+        roll: Members | None = None,
     ) -> None:
-        voters = frozenset(servers)
-        assert server_id in voters and recovered.groups
-        configuration = Configuration(voters)
+        """`servers` are the cluster's first ones; `joined`: this one came later. `disk` is its disk's id.
+
+        `roll` is the wanted set as this server last knew it: whom to talk to until the merged log tells.
+        """
+        founders = frozenset(servers)
+        assert (server_id in founders or joined) and recovered.groups
+        configuration = membership.created(server_id, founders, joined=joined)
+        disks = {server_id: disk} if disk else {}
         gone: set[ServerId] = set()
         groups = len(recovered.groups)
         monotonic = now.monotonic_ns
+        replica = partial(Raft, limits=limits, rng=rng, gone=gone, disks=disks, now=monotonic)
         replicas = [
-            Raft(group, server_id, configuration, found, limits=limits, rng=rng, gone=gone, now=monotonic)
-            for group, found in enumerate(recovered.groups)
+            replica(group, server_id, configuration, found) for group, found in enumerate(recovered.groups)
         ]
         self.state = e = EngineState(
             me=server_id,
@@ -127,16 +109,19 @@ class Engine:
             clock_error_ns=clock_error_ns,
             rng=rng,
             now=now,
-            nonce=rng.randbytes(NONCE_BYTES),
+            nonce=rng.randbytes(NONCE_BYTES) + disk.encode(),
             started=monotonic,
-            configuration=configuration,
             replicas=replicas,
-            peers={peer: Peer(peer) for peer in sorted(voters - {server_id})},
+            peers={},
             gone=gone,
             readings=Readings(monotonic),
             offsets=Offsets(),
             merger=Merger(groups),
             sessions=Sessions(),
+            members=Members(founders),
+            roll=roll or Members(founders),
+            disk=disk,
+            disks=disks,
             reads=QuorumReads(rng.getrandbits(48)),
             placement=Placement(
                 leader_return_ns=limits.leader_return_ms * MS,
@@ -145,15 +130,13 @@ class Engine:
         )
         # Another list than any that a peer still remembers from an earlier incarnation.
         e.leads_version = 1 + rng.getrandbits(32)
-        e.queues = [LeaderQueue() for _ in range(groups)]
-        e.leaders = [(0, None)] * groups
-        e.announced, e.announced_closed, e.announced_durable = [0] * groups, [0] * groups, [0] * groups
-        e.cursor = [0] * groups
-        e.outstanding = [deque() for _ in range(groups)]
+        _make_room(e, groups)
         e.counter = recovered.counter
         e.counter_lost = any(found.suspicion for found in recovered.groups)
         e.dirty = set(range(groups))
         incarnation = int.from_bytes(e.nonce[:INCARNATION_BYTES], "big")
+        e.was_member = not joined
+        membership.refresh(e)
         for raft in replicas:
             raft.state.incarnation = incarnation
             leading.note_appended(e, raft.state)
@@ -189,7 +172,7 @@ class Engine:
             e.offsets.observe(sender, frame, now.monotonic_ns)
         e.readings.observe(sender, frame.clock, frame.echo, now)
         for message in frame.messages:
-            _HANDLERS[type(message)](e, sender, message)
+            HANDLERS[type(message)](e, sender, message)
         for group, index, term in frame.commits:
             linking.check_group(e, sender, group)
             r = e.raft(group)
@@ -204,7 +187,9 @@ class Engine:
         """Our connection to a peer is made."""
         e = self.state
         e.now = now
-        peer = e.peers[peer_id]
+        peer = e.peers.get(peer_id)
+        if peer is None:
+            return  # it was forgotten meanwhile
         peer.linked = True
         e.gone.discard(peer_id)
         peer.acked_version = 0
@@ -220,6 +205,8 @@ class Engine:
         """Our connection to a peer broke; `refused`: and nothing listens there any more (PROTOCOL 9)."""
         e = self.state
         e.now = now
+        if peer_id not in e.peers:
+            return
         e.peers[peer_id].linked = False
         proposing.link_lost(e, peer_id)
         if not refused or peer_id in e.gone:
@@ -231,6 +218,11 @@ class Engine:
                 rank = Placement.rank(r.group, e.me, r.configuration.voters, peer_id)
                 raft.leader_refused(rank, now.monotonic_ns)
                 e.wake_at = min(e.wake_at, r.election_deadline)
+
+    def met(self, peer_id: ServerId, disk: str, now: Instant) -> None:
+        """A peer's frames come from this disk from now on (PROTOCOL 8); drop those of another."""
+        self.state.now = now
+        membership.met(self.state, peer_id, disk)
 
     def _stand_where_preferred(self) -> None:
         """At a fresh start the preferred servers stand first, as soon as a majority is in touch."""
@@ -249,6 +241,7 @@ class Engine:
         if monotonic < e.wake_at:
             return
         e.now = now
+        membership.refresh(e)
         for raft in e.replicas:
             r = raft.state
             due = r.leads or (monotonic >= r.election_deadline and not e.stopping)
@@ -260,12 +253,13 @@ class Engine:
             linking.fetch_lacking(e)
             placing.tick(e)
             proposing.tick(e)
+            membership.tick(e)
         deadlines = [e.next_heartbeat]
         if not e.stopping:
             deadlines += [
                 raft.state.election_deadline
                 for raft in e.replicas
-                if not raft.state.leads and raft.state.votes_here
+                if not raft.state.leads and raft_membership.stands(raft.state)
             ]
         e.wake_at = min(deadlines)  # and the turn that follows asks no later for what it waits for
 
@@ -279,6 +273,18 @@ class Engine:
         """
         return proposing.propose(self.state, token, body, floor, committed=committed)
 
+    def change_members(self, token: Any, changes: Iterable[Change]) -> int:
+        """Ask for changes of the wanted set of servers, all of them or none (PROTOCOL 8).
+
+        The answer comes as `Merged.members` with the token. Raises as `propose` does.
+        """
+        return proposing.propose(self.state, token, encode_changes(changes))
+
+    @property
+    def removed(self) -> bool:
+        """Is this server no member any more, in any group?"""
+        return self.state.removed
+
     def takes_floor(self, floor: Timestamp) -> bool:
         """Would `propose` take this floor?"""
         return proposing.takes_floor(self.state, floor)
@@ -289,6 +295,8 @@ class Engine:
         The token comes back in `Ready.reads` when the state machine may be read.
         """
         e = self.state
+        if e.removed:
+            raise NotReady(f"server {e.me} is no member of the cluster any more")
         if e.reads.waiting + len(e.session_reads) >= e.limits.reads_max:
             raise Overloaded(f"reads that wait would exceed reads_max = {e.limits.reads_max}")
         if at_least is None:
@@ -379,6 +387,7 @@ class Engine:
         e = self.state
         e.now = now
         out = Ready()
+        membership.refresh(e)
         self._note_leaders()
         reading.turn(e)
         proposing.turn(e)
@@ -390,6 +399,7 @@ class Engine:
         reading.serve(e, out)
         e.unwritten |= e.dirty
         out.write = writing.take_write(e)
+        membership.tell(e, out)
         linking.turn(e, out)
         out.loads, e.load_requests = e.load_requests, []
         e.dirty = set()
@@ -434,57 +444,11 @@ class Engine:
         return self.state.raft(group).role
 
 
-def _step(e: EngineState, sender: ServerId, message: Any) -> None:
-    linking.check_group(e, sender, message.group)
-    e.dirty.add(message.group)  # first: a message that is refused half way may have changed the term
-    e.replicas[message.group].step(sender, message, e.now.monotonic_ns)
-
-
-def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> None:
-    if e.stopping:
-        linking.check_group(e, sender, message.group)
-    else:
-        _step(e, sender, message)
-
-
-def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
-    _step(e, sender, message)
-    leading.note_appended(e, e.raft(message.group))
-    holding.note_commands(e, sender, message.entries)
-
-
-def _step_fetch_result(e: EngineState, sender: ServerId, message: FetchResult) -> None:
-    linking.check_group(e, sender, message.group)
-    before = e.raft(message.group).commit_index
-    _step_append(e, sender, typing.cast(AppendEntries, message))
-    linking.after_fetch_result(e, sender, message.group, before)
-
-
-def _grouped(
-    handler: Callable[[EngineState, ServerId, Any], None],
-) -> Callable[[EngineState, ServerId, Any], None]:
-    def checked(e: EngineState, sender: ServerId, message: Any) -> None:
-        linking.check_group(e, sender, message.group)
-        handler(e, sender, message)
-
-    return checked
-
-
-def _heartbeats(e: EngineState, sender: ServerId, message: Heartbeats) -> None:
-    for group, _ in (*(message.leads or ()), *message.refused):
-        linking.check_group(e, sender, group)
-    linking.handle_heartbeats(e, sender, message)
-
-
-_HANDLERS: dict[type, Callable[[EngineState, ServerId, Any], None]] = {
-    **dict.fromkeys(_RAFT_MESSAGES, _step),
-    TimeoutNow: _step_timeout_now,
-    AppendEntries: _step_append,
-    FetchResult: _step_fetch_result,
-    Heartbeats: _heartbeats,
-    Fetch: _grouped(linking.handle_fetch),
-    Forward: _grouped(proposing.handle_forward),
-    ForwardRefused: _grouped(proposing.handle_forward_refused),
-    ReadQuery: reading.handle_query,
-    ReadReport: reading.handle_report,
-}
+def _make_room(e: EngineState, groups: int) -> None:
+    """What is kept for each group, before anything has happened."""
+    e.queues = [LeaderQueue() for _ in range(groups)]
+    e.leaders = [(0, None)] * groups
+    e.announced, e.announced_closed, e.announced_durable = [0] * groups, [0] * groups, [0] * groups
+    e.cursor = [0] * groups
+    e.outstanding = [deque() for _ in range(groups)]
+    e.configurations_seen = [UNSEEN] * groups

@@ -16,6 +16,7 @@ from craft.engine import proposing, rungs, timing
 from craft.engine.loading import load_append
 from craft.engine.state import MS, EngineState, LeaderQueue
 from craft.marks import mark
+from craft.membership import TAG as MEMBERS
 from craft.raft import RaftState, replication
 from craft.sessions import OPEN, encode_payload
 from craft.types import EntryKind, GroupId, Proposal, Timestamp
@@ -94,6 +95,11 @@ def _append(
     note_appended(e, r)
 
 
+def append_now(e: EngineState, r: RaftState, kind: EntryKind, payload: bytes) -> None:
+    """Append an entry that no request asks for, stamped now."""
+    _append(e, r, kind, bounded_now=_bounded_now(e, r), floor=e.demand, payload=payload)
+
+
 def note_appended(e: EngineState, r: RaftState) -> None:
     """Entries have been appended to a log here, by us or by a leader: they may create demand (PROTOCOL 3)."""
     e.greatest_timestamp = max(e.greatest_timestamp, r.log.last_timestamp)
@@ -133,7 +139,7 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
     while queue.proposals and _may_append_commands(e, r, queue):
         taken, floor = _take(e, r, queue, bounded_now)
         if taken:
-            kind = EntryKind.SESSION if taken[0].request == OPEN else EntryKind.COMMAND
+            kind = kind_of(taken[0])
             _append(
                 e,
                 r,
@@ -153,6 +159,13 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
         _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
 
 
+def kind_of(proposal: Proposal) -> EntryKind:
+    """The kind of entry that a request stands in: an entry's requests are of one kind."""
+    if proposal.request == OPEN:
+        return EntryKind.SESSION
+    return EntryKind.MEMBERSHIP if proposal.body.startswith(MEMBERS) else EntryKind.COMMAND
+
+
 def _take(
     e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: Timestamp
 ) -> tuple[list[Proposal], Timestamp]:
@@ -163,7 +176,7 @@ def _take(
     while queue.proposals:
         proposal = queue.proposals[0]
         size = proposing.cost(proposal)
-        if taken and (size > budget or (proposal.request == OPEN) != (taken[0].request == OPEN)):
+        if taken and (size > budget or kind_of(proposal) is not kind_of(taken[0])):
             break
         queue.proposals.popleft()
         proposing.note_taken(e, queue, proposal)

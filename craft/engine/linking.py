@@ -21,7 +21,7 @@ from craft.messages import (
     Heartbeats,
     LeaderPersisted,
 )
-from craft.raft import RaftState, election, replication, suspicion
+from craft.raft import RaftState, election, membership, replication, suspicion
 from craft.ready import Ready
 from craft.types import GroupId, Index, ServerId
 
@@ -211,7 +211,8 @@ def _count_acknowledgement(e: EngineState, sender: ServerId, refused: dict[Group
             continue  # lost earlier in this very turn
         term = refused.get(group)
         if term is None:
-            r.progress[sender].active_at = now
+            if sender in r.progress and membership.counts(r, sender):
+                r.progress[sender].active_at = now
         elif term > r.term:
             election.become_follower(r, term, None, now)
             e.dirty.add(group)

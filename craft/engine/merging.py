@@ -81,6 +81,8 @@ def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -
         proposing.note_opened(e, proposal, opened)
 
     merged = fold(e, group, entry, settle, note_opened)
+    if merged.members:
+        e.was_member = e.was_member or e.is_member
     e.recent.append((merged.position, timestamp, group, entry.index, entry.size, e.digest))
     return merged
 

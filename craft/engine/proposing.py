@@ -45,6 +45,10 @@ def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0, *, co
     """Take a request from a caller on this server, or raise. Returns its request number."""
     if e.stopping:
         raise NotReady("the server is stopping and takes no commands")
+    if e.removed:
+        raise NotReady(
+            f"server {e.me} is no member of the cluster any more (members: version {e.members.version})"
+        )
     if len(body) > e.limits.entry_bytes_max:
         raise CommandTooLarge(
             f"{len(body)} bytes in one call; entry_bytes_max allows {e.limits.entry_bytes_max}"

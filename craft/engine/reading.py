@@ -31,7 +31,7 @@ def turn(e: EngineState) -> None:
         query = ReadQuery(e.reads.round)
         for peer in e.peers.values():
             peer.out.append(query)
-        e.reads.report(e.me, _report(e, e.reads.round), len(e.replicas))
+        e.reads.report(e.me, _report(e, e.reads.round), len(e.replicas), e.disk)
 
 
 def _report(e: EngineState, round_: int) -> ReadReport:
@@ -51,7 +51,7 @@ def handle_query(e: EngineState, sender: ServerId, m: ReadQuery) -> None:
 
 def handle_report(e: EngineState, sender: ServerId, m: ReadReport) -> None:
     """An answer to our round. What it knows committed helps us too."""
-    e.reads.report(sender, m, len(e.replicas))
+    e.reads.report(sender, m, len(e.replicas), e.disks.get(sender, ""))
     for group, report in zip(range(len(e.replicas)), m.groups, strict=False):
         r = e.raft(group)
         if report.commit.index > r.commit_index:

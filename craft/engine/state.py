@@ -21,6 +21,7 @@ from craft.client_sessions import ClientSessions
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.limits import EngineLimits
+from craft.membership import Members
 from craft.merge import Merger
 from craft.messages import AppendAccepted, AppendEntries, Message
 from craft.placement import Placement
@@ -28,7 +29,7 @@ from craft.raft import Raft, RaftState
 from craft.reads import QuorumReads
 from craft.ready import Load, Merged
 from craft.sessions import Sessions
-from craft.types import Configuration, GroupId, Index, Instant, Position, Proposal, ServerId, Term, Timestamp
+from craft.types import GroupId, Index, Instant, Member, Place, Position, Proposal, ServerId, Term, Timestamp
 
 if typing.TYPE_CHECKING:
     from random import Random
@@ -154,7 +155,6 @@ class EngineState:
     rng: Random
     now: Instant
     nonce: bytes
-    configuration: Configuration
     replicas: list[Raft]
     peers: dict[ServerId, Peer]
     gone: set[ServerId]
@@ -162,6 +162,10 @@ class EngineState:
     offsets: Offsets
     merger: Merger
     sessions: Sessions
+    members: Members
+    roll: Members  # as this server last knew it, before it restarted or joined
+    disk: str  # our own disk's id; empty: nobody is bound to a disk
+    disks: dict[ServerId, str]  # of each peer's connection, and ours
     reads: QuorumReads
     placement: Placement
 
@@ -191,6 +195,17 @@ class EngineState:
     fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
     fetch_asked: dict[GroupId, Index] = field(default_factory=dict)  # the last index that we asked a peer for
     heard: tuple[ServerId, ...] | None = None  # whom we hear directly, once asked in this turn
+
+    # membership
+    members_seen: dict[ServerId, Member] | None = None
+    configurations_seen: list[Place] = field(default_factory=list)
+    unsettled: bool = True  # something about the members is under way, or may be
+    was_member: bool = False  # who joins has yet to merge that it is wanted
+    peers_due: bool = True  # the driver is to be told of them
+    reached_version: int = -1  # of the wanted set: every group's final configuration has it
+    reached_at: int = 0  # monotonic
+    caught_up: dict[GroupId, tuple[int, frozenset[ServerId]]] = field(default_factory=dict)
+    """Who is caught up in a group, by its leader's word, and when (monotonic) that was."""
 
     # storage
     next_write: int = 1
@@ -241,6 +256,18 @@ class EngineState:
     session_reads: list[tuple[Position, int, Any]] = field(default_factory=list)  # a heap, ties by number
     session_reads_total: int = 0
     stopping: bool = False
+
+    @property
+    def removed(self) -> bool:
+        """Is this server, or the disk it lives on, no longer wanted, and every group done with it?"""
+        done = self.reached_version >= self.members.version
+        return self.was_member and done and not self.is_member
+
+    @property
+    def is_member(self) -> bool:
+        """Is this server wanted, on this disk?"""
+        member = self.members.servers.get(self.me)
+        return member is not None and member.disk in ("", self.disk)
 
     def raft(self, group: GroupId) -> RaftState:
         """The replica of a group."""

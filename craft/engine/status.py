@@ -12,7 +12,7 @@ from craft.clock.verdict import judge
 from craft.engine import rungs
 from craft.engine.state import MS, EngineState, Peer
 from craft.placement import Placement
-from craft.types import GroupId, Instant
+from craft.types import Configuration, GroupId, Instant
 
 
 def status(e: EngineState, now: Instant) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def status(e: EngineState, now: Instant) -> dict[str, Any]:
         "applied_position": e.applied_position,
         "applied_timestamp": e.applied_timestamp,
         "merged_digest": e.digest.hex(),
+        "members": _members(e),
         "pending_requests": len(e.pending),
         "pending_bytes": e.pending_bytes,
         "pending_reads": e.reads.pending,
@@ -62,6 +63,28 @@ def _peer(e: EngineState, peer: Peer, now: Instant, clock: Estimate | None) -> d
     }
 
 
+def _members(e: EngineState) -> dict[str, Any]:
+    """The wanted set, and how far the groups are on their way to it (PROTOCOL 8)."""
+    return {
+        "version": e.members.version,
+        "reached_version": e.reached_version,
+        "removed": e.removed,
+        "servers": [
+            {"server_id": server, "address": member.address, "disk_id": member.disk}
+            for server, member in e.members.servers.items()
+        ],
+    }
+
+
+def _configuration(c: Configuration) -> dict[str, Any]:
+    return {
+        "version": c.version,
+        "voters": sorted(c.voters),
+        "outgoing": sorted(c.outgoing),
+        "learners": sorted(c.learners),
+    }
+
+
 def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
     r = e.raft(group)
     return {
@@ -70,6 +93,7 @@ def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
         "term": r.term,
         "leader": r.leader_id,
         "preferred": Placement.preferred(group, r.configuration.voters),
+        "configuration": _configuration(r.configuration),
         **rungs.indexes(e, group),
         "closed_timestamp": e.merger.closed[group],
         "last_timestamp": r.log.last_timestamp,

@@ -19,8 +19,6 @@ def reading(e: EngineState, r: RaftState) -> tuple[Timestamp, bool]:
     """The bounded reading, and whether it was clamped."""
     ahead = e.offsets.ahead(e.now)
     ahead[e.me] = 0
-    raised = e.now.clock_ns
-    if r.configuration.voters:  # who joins a cluster knows of none at first
-        raised += max(0, quorum.reached(r.configuration, ahead, unheard=0))
+    raised = e.now.clock_ns + max(0, quorum.reached(r.configuration, ahead, unheard=0))
     reached = e.readings.reached(r.configuration, e.now, e.me)
     return stamper.bounded(raised, reached, e.limits.clock_offset_ms_max * MS)

@@ -63,7 +63,7 @@ class Mail:
             world.note(server.id, "send", said, peer=peer)
         world.trace.fold(world.time, server.id, peer, len(frame.messages), frame.demand)
         if self._past:
-            self._past[peer].append((server.id, frame, said))
+            self._past.setdefault(peer, deque(maxlen=PAST_FRAMES_MAX)).append((server.id, frame, said))
         if self.echo[0] and rng.random() < self.echo[0]:
             # Whether it is lost now or not: late is all the same to the protocol.
             late = world.time + world.draw(self.echo[1])
@@ -85,7 +85,7 @@ class Mail:
 
     def past(self, receiver: ServerId, frames: int = PAST_FRAMES_MAX) -> list[Sent]:
         """The last frames that a server was sent, in their order."""
-        return list(self._past[receiver])[-frames:]
+        return list(self._past.get(receiver, ()))[-frames:]
 
     def send_again(self, receiver: ServerId, frames: list[Sent]) -> None:
         """Frames of the past reach a server once more, or only now."""
@@ -102,6 +102,8 @@ class Mail:
         server = world.servers.get(receiver)
         if server is None:
             return
+        if world.operator.active and sender not in server.engine.state.peers:
+            return  # it is forgotten there, and so is its connection
         if link is None and world.wiped & {*way}:
             return  # meant for, or from, another disk under this id: no handshake lets that in
         # A cut ends connections. What comes again, or late, was under way before it.
@@ -110,6 +112,8 @@ class Mail:
         server.input(partial(self._receive, server, sender, frame, said))
 
     def _receive(self, server: SimServer, sender: ServerId, frame: Frame, said: str) -> None:
+        if self._world.operator.active and sender not in server.engine.state.peers:
+            return
         if self._world.keep:
             self._world.note(server.id, "receive", said, peer=sender)
         try:

@@ -48,6 +48,15 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberChange:
+    """The operator changes the members; `choice` is the randomness of everything that is chosen then."""
+
+    at: int
+    kind: str
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteClients:
     """Clients that write as a remote client does: in a session, asking again until they are answered."""
 
@@ -91,6 +100,7 @@ class Plan:
     remote: RemoteClients | None = None  # clients with sessions of their own
     duration: int = 5 * SECOND  # of the fault phase
     faults: tuple[Fault, ...] = ()
+    changes: tuple[MemberChange, ...] = ()  # of the members; none: they stay as they are
 
     def to_json(self) -> str:
         """The plan, written down."""
@@ -106,6 +116,7 @@ class Plan:
             found["limits"] = EngineLimits(**found["limits"])
             found["remote"] = _remote(found.get("remote"))
             found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
+            found["changes"] = tuple(MemberChange(**one) for one in found.get("changes", ()))
             spans = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
             return cls(**{**found, **spans})
         except (TypeError, KeyError, AttributeError) as error:

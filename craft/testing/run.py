@@ -117,6 +117,7 @@ class Run:
             if not fault.permanent:
                 self._arm(fault)
         self.clients.start()
+        world.operator.start()
         world.run(self.plan.duration)
         self._liveness()
         self._agreement()
@@ -177,6 +178,7 @@ class Run:
             if fault.permanent:
                 self._begin_for_ever(fault)
         last = self.clients.finish()
+        self._must(world.operator.unsettled, "a change of members comes to its end")
         core = [i for i in world.ids if i not in world.lost | self._left_out]
         self._must(
             lambda: any(i not in world.servers or not world.servers[i].engine.session_open for i in core),

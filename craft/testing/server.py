@@ -23,6 +23,7 @@ from craft.ready import Load, Merged, Ready
 from craft.state_machine import Batch
 from craft.testing.disk import SimulatedDisk
 from craft.testing.history import Operation
+from craft.testing.members import Asked
 from craft.testing.session_links import Attempt
 from craft.types import Instant, Recovered, ServerId, Write
 
@@ -73,12 +74,13 @@ class SimServer:
         self.ends_seen = [(0, 0, 0)] * world.plan.groups
         self.engine = Engine(
             server_id,
-            world.ids,
+            world.operator.founders,
             recovered,
             limits=world.plan.limits,
             rng=random.Random(world.rng_engines.getrandbits(64)),
             now=self.now(),
             clock_error_ns=world.plan.clock_error,
+            **world.operator.options(server_id, disk.disk_id),
         )
 
     def now(self) -> Instant:
@@ -110,6 +112,8 @@ class SimServer:
 
     def _carry_out(self, ready: Ready) -> None:
         world = self.world
+        if ready.peers is not None:
+            world.operator.peers_changed(self)
         for peer, frame in ready.frames.items():
             world.mail.send(self, peer, frame)
         if ready.write is not None:
@@ -156,6 +160,8 @@ class SimServer:
         for token, results in answers:
             if isinstance(token, Attempt):
                 token.end(self, results)
+            elif isinstance(token, Asked):
+                self.world.operator.told(token, results.version, results.error)
             else:
                 self.world.answered(self, token, results, positions[token.number])
 

@@ -17,8 +17,9 @@ from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
 from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS
+from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
-from craft.testing.plan import MS, SECOND, Fault, Plan, RemoteClients
+from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
 from craft.testing.workloads import WORKLOADS
 
 FAULTS_MAX = 80
@@ -79,6 +80,9 @@ ABOUT_FLOORS = 0.35
 AT_ANSWERS = ("kill", "power_off", "pause")
 """What happens there to a server that has just answered."""
 
+WITH_CHANGES = 0.15
+"""The share of runs in which the members change."""
+
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
@@ -86,7 +90,22 @@ QUICK = 4
 def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
     """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
     plan = _draw(seed, only, workload)
-    return _sessions(random.Random(f"{seed} sessions"), plan, FAULTS if only is None else only)
+    plan = _sessions(random.Random(f"{seed} sessions"), plan, FAULTS if only is None else only)
+    return _members(random.Random(f"{seed} members"), plan)
+
+
+def _members(rng: random.Random, plan: Plan) -> Plan:
+    """The members change. Disks do not decay meanwhile: the operator decides what a majority can spare."""
+    if rng.random() >= WITH_CHANGES or plan.clock_error is not None:
+        return plan
+    weights = {kind: rng.choice((0, 1, 1, 3)) for kind in KINDS}
+    at, changes = 0, list[MemberChange]()
+    pause = rng.choice((300, 1000, 2000)) * MS
+    while any(weights.values()) and (at := at + rng.randint(1, 2 * pause)) < plan.duration + 2 * SECOND:
+        [kind] = rng.choices(list(weights), list(weights.values()))
+        changes.append(MemberChange(at, kind, rng.getrandbits(32)))
+    faults = tuple(fault for fault in plan.faults if fault.kind not in LOSSES and not fault.permanent)
+    return replace(plan, changes=tuple(changes), faults=faults, duration=plan.duration + 2 * SECOND)
 
 
 def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan:

@@ -27,6 +27,7 @@ from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.history import ClientRequest, History, Operation
 from craft.testing.mail import Mail
+from craft.testing.members import Operator
 from craft.testing.moments import Moments
 from craft.testing.network import SILENCE_NS, Network
 from craft.testing.plan import MS, SECOND, Plan
@@ -92,10 +93,19 @@ class World:
         self._serial = 0
         self._heap: list[tuple[int, int, Event]] = []
         self.mail = Mail(self)
+        self.operator = Operator(self)
         for i, offset in zip(self.ids, plan.clock_offsets, strict=False):
             self.clocks[i].jump(0, offset)
         for clock in self.clocks.values():
             clock.step_ns = plan.clock_step
+
+    def prepare(self, i: ServerId) -> None:
+        """A machine that was not there before, or was given back: an empty disk, and a clock."""
+        self.ids = sorted({*self.ids, i})
+        self.disks[i] = self.new_disk(i)
+        if i not in self.clocks:
+            self.clocks[i] = SimulatedClock()
+            self.clocks[i].step_ns = self.plan.clock_step
 
     def new_disk(self, i: ServerId) -> SimulatedDisk:
         """An empty disk with an id of its own."""
@@ -234,7 +244,7 @@ class World:
 
     def start(self, i: ServerId) -> None:
         """Start a server on its disk, unless it runs, is held down, or refuses its disk."""
-        if i in self.servers or self.down.get(i) or i in self.refused:
+        if i in self.servers or self.down.get(i) or i in self.refused or i not in self.ids:
             return
         disk = self.disks[i]
         try:
@@ -365,7 +375,13 @@ class World:
         cut = self.network.cuts[way] or self.network.cuts[b, a]
         if ours is None or theirs is None or cut or way in self.network.links:
             return  # whoever starts or mends tries again
-        if not (self._known(ours, theirs) and self._known(theirs, ours)):
+        if self.operator.active:
+            if not (self.operator.knows(ours, theirs) and self.operator.knows(theirs, ours)):
+                self.later(ours, 100 * MS, partial(self._connect, a, b))  # as a server does that is refused
+                return
+            ours.input(lambda: ours.engine.met(b, theirs.disk.disk_id, ours.now()))
+            theirs.input(lambda: theirs.engine.met(a, ours.disk.disk_id, theirs.now()))
+        elif not (self._known(ours, theirs) and self._known(theirs, ours)):
             return
         self.network.connect(way)
         self.note(a, "link", peer=b)

@@ -18,6 +18,7 @@ from craft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
+    CaughtUp,
     Cleared,
     Doubted,
     Fetch,
@@ -88,6 +89,7 @@ CODES: dict[type[Any], int] = {
     Suspected: 22,
     Cleared: 23,
     Doubted: 24,
+    CaughtUp: 20,
 }
 
 _place = record_of(Place, a_number, a_number)
@@ -111,6 +113,18 @@ def _reports(value: Any, groups: int) -> tuple[GroupReport, ...]:
     return reports
 
 
+def _groups_servers(value: Any, groups: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Pairs (group, servers)."""
+    pairs = []
+    for at, pair in enumerate(an_array(value, groups)):
+        if type(pair) is not tuple or len(pair) != 2:
+            raise Wrong(pair, "(group, servers)", f"[{at}]")
+        pairs.append((a_group(pair[0], groups), _some_servers(pair[1], groups)))
+    return tuple(pairs)
+
+
+_some_servers = array_of(a_server, SERVERS_MAX)
+
 # What each field must be, in the order of the message's own fields.
 _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     RequestVote: (a_group, a_number, a_number, a_number, a_flag, a_flag),
@@ -131,6 +145,7 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     Suspected: (a_group, a_number, a_number),
     Cleared: (a_group, a_number, a_number, a_number),
     Doubted: (a_group, a_number, a_number, a_number),
+    CaughtUp: (_groups_servers,),
 }
 
 # -- decoding -------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ import pytest
 
 from craft.clock import stamper
 from craft.clock.interval import Readings
-from craft.engine import core as engine_core
-from craft.engine import leading, linking, merging, placing, proposing, reading
+from craft.engine import dispatch, leading, linking, merging, placing, proposing, reading
 from craft.limits import KIB, EngineLimits
 from craft.messages import (
     AppendEntries,
@@ -254,7 +253,7 @@ def unbounded_floor(patch: pytest.MonkeyPatch) -> None:
         claims = tuple(p._replace(answered_timestamp=Greatest(p.answered_timestamp)) for p in m.proposals)
         original(e, sender, m._replace(proposals=claims))
 
-    patch.setitem(engine_core._HANDLERS, Forward, believe)
+    patch.setitem(dispatch.HANDLERS, Forward, believe)
 
 
 def a_poisoned_floor() -> None:

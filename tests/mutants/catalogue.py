@@ -349,7 +349,7 @@ MERGE = (
         "PROTOCOL 2 (†), attack 1",
         "A follower refuses entries stamped too far ahead of its own clock.",
         (
-            "craft.engine.core:_step_append",
+            "craft.engine.dispatch:_step_append",
             "_step(e, sender, message)",
             (
                 "ahead = message.entries and message.entries[-1].timestamp > e.now.clock_ns + 250_000_000\n"

@@ -37,6 +37,7 @@ from craft.testing.checkers.logs import (
     StampsRise,
     StateMachineSafety,
 )
+from craft.testing.checkers.membership import ConfigurationsOverlap, DoneIsDone, OneChangeAtATime
 from craft.testing.checkers.merging import (
     ClosedTimestampsHold,
     MergedDigestsAgree,
@@ -88,6 +89,9 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         RealTime(),
         CommittedIsKept(ledger),
         NoCircles(),
+        ConfigurationsOverlap(),
+        OneChangeAtATime(ledger),
+        DoneIsDone(ledger),
     ]
     if machine is not None:
         checkers.append(Replay(ledger, machine))

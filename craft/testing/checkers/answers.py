@@ -21,7 +21,7 @@ from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.clients import Rules, Word
 from craft.testing.checkers.ledger import Ledger
 from craft.testing.history import Operation, Outcome
-from craft.types import Position, ServerId, Timestamp
+from craft.types import EntryKind, Position, ServerId, Timestamp
 
 if typing.TYPE_CHECKING:
     from craft.testing.server import SimServer
@@ -107,6 +107,8 @@ class ExactlyOnce(Checker):
         words = self._clients.expire(merged.timestamp)
         self.judged.append(words)
         for request, body in self._admitted(payload):
+            if merged.kind is EntryKind.MEMBERSHIP:
+                continue  # it changes who is wanted, and says nothing to the state machine
             due = self._clients.judge(body, merged.position, merged.timestamp)
             if due is None:
                 yield request, body

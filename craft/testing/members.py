@@ -1,0 +1,302 @@
+"""The operator of a simulated cluster: servers come, go, are replaced, and lose their disks for others.
+
+Knows: the machines, what each server knows of the members, what to ask for next. Must not know: groups'
+configurations (the checkers look at those), what is right.
+
+Invariants
+- It asks as an operator does: any running server, for changes relative to what that server has merged.
+- Randomness is that of each change alone (`MemberChange.choice`), so that one more or less leaves the others.
+- What a plan without changes does is not touched: nobody is bound to a disk there, and nobody comes or goes.
+"""
+
+from __future__ import annotations
+
+import random
+import typing
+from functools import partial
+from typing import Any
+
+from craft.errors import Rejected
+from craft.marks import mark
+from craft.membership import Add, Change, Members, Move, Remove
+from craft.testing.disk import Crash
+from craft.testing.plan import MS, SECOND, MemberChange
+from craft.types import ServerId
+
+if typing.TYPE_CHECKING:
+    from craft.testing.server import SimServer
+    from craft.testing.world import World
+
+LOOK_NS = 50 * MS
+"""So often the operator looks who is removed and may be switched off."""
+
+RETRY_NS = 1 * SECOND
+"""What was not told as taken is asked for again after this, at the end of a run."""
+
+SPARE_IDS = 3
+"""So many ids beyond the founders' come and go, each on a new disk every time."""
+
+
+class Asked:
+    """One change that the operator asked for: the token of its request."""
+
+    def __init__(self) -> None:
+        self.version: int | None = None  # of the set that holds it; None: not told, or refused
+        self.told = False
+
+
+class Operator:
+    """Adds, removes, replaces and moves servers of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.active = bool(world.plan.changes)
+        self.founders = list(world.ids)
+        self.born = {i: disk.disk_id for i, disk in world.disks.items()}  # the founders' first disks
+        self._rolls: dict[str, Members] = {}  # by disk: what its server knew last of the members
+        self._last: Asked | None = None
+        self._asked_at = 0
+
+    # -- what servers need of it --------------------------------------------------------------------
+
+    def options(self, i: ServerId, disk_id: str) -> dict[str, Any]:
+        """How the engine of a server is made."""
+        if not self.active:
+            return {}
+        joined = self.born.get(i) != disk_id
+        return {"disk": disk_id, "joined": joined, "roll": self._rolls.get(disk_id)}
+
+    def peers_changed(self, server: SimServer) -> None:
+        """A server connects to whom it is to know, and drops whom it is not."""
+        if not self.active:
+            return
+        world, e = self._world, server.engine.state
+        newest = e.roll if e.roll.version > e.members.version else e.members
+        self._rolls[server.disk.disk_id] = Members.unpack(newest.pack())
+        for other in world.ids:
+            if other == server.id:
+                continue
+            if other in e.peers:
+                self._connect(server.id, other)
+            else:
+                world.disconnect((server.id, other), refused=False)
+                world.disconnect((other, server.id), refused=False)
+
+    def _connect(self, a: ServerId, b: ServerId) -> None:
+        delays = self._world.rng_delays
+        self._world.connect_later(a, b, delays.randint(1, 20) * MS)
+        self._world.connect_later(b, a, delays.randint(1, 20) * MS)
+
+    def knows(self, ours: SimServer, theirs: SimServer) -> bool:
+        """PROTOCOL 8: is the other end a member, on the disk that the newest set names?"""
+        e = ours.engine.state
+        newest = e.roll if e.roll.version > e.members.version else e.members
+        member = newest.servers.get(theirs.id)
+        if theirs.id not in e.peers:
+            return False
+        bound = member.disk if member is not None else ""
+        if bound:
+            ours.disk.peer_disks[theirs.id] = bound
+        return ours.disk.peer_disks.setdefault(theirs.id, theirs.disk.disk_id) == theirs.disk.disk_id
+
+    # -- what it does -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let the plan's changes happen."""
+        for change in self._world.plan.changes:
+            self._world.at(change.at, partial(self._begin, change))
+        if self.active:
+            self._world.at(LOOK_NS, self._look)
+
+    def _begin(self, change: MemberChange) -> None:
+        world = self._world
+        if world.calm:
+            return
+        rng = random.Random(change.choice)
+        running = [one for _, one in sorted(world.servers.items()) if one.engine.session_open]
+        if not running:
+            return
+        asked = rng.choice(running)
+        servers = asked.engine.state.members.servers
+        changes = _KINDS[change.kind](self, rng, dict.fromkeys(servers))
+        # It may have lost its disk for this very change.
+        asked = next((one for one in (asked, *running) if one.alive), asked)
+        world.say("members", f"{change.kind} by server {asked.id}: {changes}")
+        self._ask(asked, changes)
+        if rng.random() < 0.2:  # whoever drove it dies
+            delay = rng.choice((0, 1, 20)) * MS
+            world.at(world.time + delay, partial(self._crash, asked.id))
+
+    def _crash(self, i: ServerId) -> None:
+        if not self._world.calm:
+            self._world.crash(i, Crash.KILL)
+            self._world.start_later(i, 200 * MS)
+
+    def _ask(self, server: SimServer, changes: list[Change]) -> Asked:
+        asked = Asked()
+        if changes:
+            try:
+                server.engine.change_members(asked, changes)
+                self._world.schedule_turn(server, self._world.time)
+            except Rejected:
+                pass
+        return asked
+
+    def told(self, asked: Asked, version: int, error: str) -> None:
+        """The change is in the merged log."""
+        asked.told, asked.version = True, None if error else version
+        mark("change of members refused" if error else "change of members taken")
+        self._world.say("members", error or f"version {version}")
+
+    def _look(self) -> None:
+        """Who is removed is switched off, as an operator would who is told so."""
+        world = self._world
+        for i, server in sorted(world.servers.items()):
+            if server.engine.removed and world.time - server.engine.state.reached_at > 0:
+                self._retire(i)
+        world.at(world.time + LOOK_NS, self._look)
+
+    def _retire(self, i: ServerId) -> None:
+        mark("removed server switched off")
+        self._world.say("members", f"server {i} is switched off")
+        self._world.crash(i, Crash.KILL)
+        self._world.ids.remove(i)
+
+    def address(self, i: ServerId) -> str:
+        """Nobody looks at it here."""
+        return f"server{i}:1"
+
+    def new_machine(self, i: ServerId) -> str:
+        """A server that is no member yet, on an empty disk; it knocks at once. Returns its disk's id."""
+        world = self._world
+        if i in world.ids:
+            return world.disks[i].disk_id
+        world.prepare(i)
+        if any(i in one.disk.peer_disks for one in world.servers.values()):
+            world.wiped.add(i)
+        self._introduce(i)
+        return world.disks[i].disk_id
+
+    def wipe(self, i: ServerId) -> str:
+        """A server loses its disk and comes back on an empty one. Returns that one's id."""
+        world = self._world
+        world.crash(i, Crash.POWER)
+        world.disks[i] = world.new_disk(i)
+        world.wiped.add(i)
+        self._introduce(i)
+        return world.disks[i].disk_id
+
+    def _introduce(self, i: ServerId) -> None:
+        """It has asked one of the others who the members are."""
+        world = self._world
+        for server in world.servers.values():
+            if server.id != i:
+                e = server.engine.state
+                newest = e.roll if e.roll.version > e.members.version else e.members
+                self._rolls[world.disks[i].disk_id] = Members.unpack(newest.pack())
+                break
+        world.start_later(i, 1 * MS)
+
+    def may_wipe(self, i: ServerId) -> bool:
+        """Is nothing lost by it? Everybody is up, nothing is under way, and a majority stays."""
+        world = self._world
+        states = [server.engine.state for server in world.servers.values()]
+        versions = {e.members.version for e in states} | {e.reached_version for e in states}
+        everyone = all(set(world.ids) == set(world.servers) == set(e.members.servers) for e in states)
+        return everyone and len(versions) == 1 and len(world.ids) >= 3 and not world.wiped & {i}
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def unsettled(self) -> bool:
+        """At the end of a run: is something about the members still under way? Asks for what is missing."""
+        if not self.active:
+            return False
+        world = self._world
+        states = [server.engine.state for server in world.servers.values()]
+        if not states:
+            return True
+        newest = max(states, key=lambda e: e.members.version).members
+        if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
+            self._asked_at = world.time
+            ready = [one for _, one in sorted(world.servers.items()) if one.engine.session_open]
+            if ready:
+                self._last = self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
+        if missing or max(e.reached_version for e in states) < newest.version:
+            return True
+        for i in [i for i in world.ids if i not in newest.servers]:
+            self._retire(i)
+        return False
+
+    def _missing(self, newest: Members) -> list[Change]:
+        """Members whose machine is gone leave; members on another disk are readmitted."""
+        world, changes = self._world, list[Change]()
+        for i, member in newest.servers.items():
+            if i not in world.ids:
+                changes.append(Remove(i))
+            elif member.disk not in ("", world.disks[i].disk_id):
+                changes.append(Add(i, self.address(i), world.disks[i].disk_id))
+        return changes
+
+
+# -- kinds of change --------------------------------------------------------------------------------
+
+
+def _spare(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> ServerId:
+    everyone = range(1, len(operator.founders) + SPARE_IDS + 1)
+    return rng.choice([i for i in everyone if i not in members] or [len(operator.founders) + SPARE_IDS + 1])
+
+
+def _add(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    i = _spare(operator, rng, members)
+    disk = operator.new_machine(i)
+    return [Add(i, operator.address(i), disk if rng.random() < 0.3 else "")]
+
+
+def _add_dead(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """Nobody is there, so it is never reached: the next change takes its place."""
+    return [Add(_spare(operator, rng, members), operator.address(0))]
+
+
+def _remove(_operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    return [Remove(rng.choice(sorted(members)))] if len(members) > 1 else []
+
+
+def _replace(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """A server goes, often a dead one, and another comes, in one version."""
+    gone = rng.choice(sorted(members))
+    if rng.random() < 0.5 and len(members) > 2:
+        operator._world.crash(gone, Crash.KILL)
+    return [*_add(operator, rng, members), Remove(gone)]
+
+
+def _shuffle(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """From any set to any other: 1 to 3 to 5 and back."""
+    everyone = range(1, len(operator.founders) + SPARE_IDS + 1)
+    wanted = rng.sample(everyone, rng.choice((1, 1, 2, 3, 3, 5)))
+    added = [Add(i, operator.address(i), operator.new_machine(i)) for i in wanted if i not in members]
+    return [*added, *[Remove(i) for i in sorted(members) if i not in wanted]]
+
+
+def _move(_operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    return [Move(rng.choice(sorted(members)), f"elsewhere:{rng.randint(1, 9)}")]
+
+
+def _wipe(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """A server comes back on an empty disk: refused under the old one's, and welcome by a new version."""
+    i = rng.choice(sorted(members))
+    if not operator.may_wipe(i):
+        return []
+    mark("wiped server readmitted")
+    return [Add(i, operator.address(i), operator.wipe(i))]
+
+
+_KINDS = {
+    "add": _add,
+    "add_dead": _add_dead,
+    "remove": _remove,
+    "replace": _replace,
+    "shuffle": _shuffle,
+    "move": _move,
+    "wipe_and_readmit": _wipe,
+}
+KINDS = tuple(_KINDS)
