@@ -115,24 +115,25 @@ class Client:
 
     async def read(self, query: bytes) -> Any:
         """What the state machine's `query` answers, linearizable. Raises RemoteError or Rejected."""
-        return await self._get("read", query)
+        return await self.get("read", query)
 
     async def status(self) -> dict[str, Any]:
         """The server's `status()`."""
-        status: dict[str, Any] = await self._get("status", None)
+        status: dict[str, Any] = await self.get("status", None)
         return status
 
     async def metrics(self) -> Sequence[dict[str, Any]]:
         """The server's `metrics()`."""
-        metrics: Sequence[dict[str, Any]] = await self._get("metrics", None)
+        metrics: Sequence[dict[str, Any]] = await self.get("metrics", None)
         return metrics
 
     async def merged(self, after: int = 0) -> Sequence[dict[str, Any]]:
         """The last merged entries after a position, oldest first, as `recent_merged` gives them."""
-        rows: Sequence[dict[str, Any]] = await self._get("merged", after)
+        rows: Sequence[dict[str, Any]] = await self.get("merged", after)
         return rows
 
-    async def _get(self, operation: str, argument: Any) -> Any:
+    async def get(self, operation: str, argument: Any) -> Any:
+        """Ask what changes nothing. Raises Unreachable, Rejected, RemoteError."""
         waiting = await self._ask(operation, argument)
         if waiting.outcome is None:
             raise Unreachable(f"{self._lost} before the answer")

@@ -10,6 +10,8 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 - `tail` `[after, wait_ms]` → `[retained, batch]`: what was applied after a position, as soon as there is
   something, or nothing after `wait_ms`; each entry is `[position, timestamp, group, index, kind, [command,
   …]]`. The batch is nil where that is compacted; one may ask after `retained`, or later.
+- `log` `[group, first_index]` → `[start, commit, last, [record, …]]`: a group's log as it is on this server's
+  disk: up to where it is compacted, known committed, and there at all, and some entries from an index on.
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -178,6 +180,17 @@ async def _tail(server: Server[Any], argument: Any) -> Any:
         return [error.retained, None]
 
 
+async def _log(server: Server[Any], argument: Any) -> Any:
+    groups = len(server.engine.state.replicas)
+    whole = type(argument) is tuple and len(argument) == 2 and all(type(one) is int for one in argument)
+    if not whole or not (0 <= argument[0] < groups and 1 <= argument[1] < 2**63):
+        raise BadRequest(
+            f"log takes {shown(argument)}; allowed is [group, first_index], 0 … {groups - 1} and 1 … 2**63-1"
+        )
+    piece = await server.tails.read_log(*argument)
+    return [piece.start, piece.commit, piece.last, [entry.record for entry in piece.entries]]
+
+
 async def _servers(server: Server[Any], argument: Any) -> Any:
     _no_argument("servers", argument)
     return [list(one) for one in server.transport.client_addresses().items()]
@@ -195,6 +208,7 @@ OPERATIONS: Operations = {
     "metrics": _metrics,
     "merged": _merged,
     "tail": _tail,
+    "log": _log,
     "servers": _servers,
 }
 """What a client may ask without a session."""

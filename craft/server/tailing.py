@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -25,13 +26,22 @@ from craft.remerging import Remerged, Remerger, Wanted
 from craft.stats import Metrics
 from craft.storage import Storage
 from craft.tailing import Recent, TailEntry, tail_entry
-from craft.types import BEGINNING, Entry, Index, Position
+from craft.types import BEGINNING, Entry, GroupId, Index, Position
 
 Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[tuple[TailEntry, ...]]]"
 """Entered, it hands out batches of entries."""
 
 PARKED_MAX = 8
 """Readers of the logs that remote subscribers left where they were, to go on with their next request."""
+
+
+class Piece(NamedTuple):
+    """Some of a group's log."""
+
+    start: Index  # compacted up to here
+    commit: Index  # known committed up to here
+    last: Index
+    entries: tuple[Entry, ...]
 
 
 class Tails:
@@ -184,17 +194,32 @@ class Tails:
             self.reread_bytes.value += sum(len(entry.record) for entry in entries)
             return merged
 
-    async def _entries(self, wanted: Wanted, last: Index, position: Position) -> tuple[Entry, ...]:
-        def read() -> tuple[Entry, ...]:
-            return self._storage.entries(
-                wanted.group,
-                first_index=wanted.first_index,
+    async def read_log(self, group: GroupId, first: Index) -> Piece:
+        """A group's log from an index on, as it stands on the disk; no entries where it does not reach."""
+        async with self._reading:
+            await trio.sleep(self._pause_s)
+            self.check()
+            log = self._engine.state.raft(group).log
+            entries: tuple[Entry, ...] = ()
+            if log.start.place.index < first <= log.persisted:
+                entries = await self._read(group, first, log.persisted)
+            commit = self._engine.state.raft(group).commit_index
+            return Piece(log.start.place.index, commit, log.persisted, entries)
+
+    async def _read(self, group: GroupId, first: Index, last: Index) -> tuple[Entry, ...]:
+        return await trio.to_thread.run_sync(
+            partial(
+                self._storage.entries,
+                group,
+                first_index=first,
                 last_index=last,
                 bytes_max=self.limits.reread_bytes,
             )
+        )
 
+    async def _entries(self, wanted: Wanted, last: Index, position: Position) -> tuple[Entry, ...]:
         try:
-            return await trio.to_thread.run_sync(read)
+            return await self._read(wanted.group, wanted.first_index, last)
         except CraftError:
             if self._start(wanted.group) >= wanted.first_index:  # it was compacted while we read
                 raise Compacted(position, self.retained) from None

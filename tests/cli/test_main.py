@@ -22,7 +22,8 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("serve",), ("status",), ("propose",), ("read",), ("demo",), ("simulate",), ("verify",)]
+    "command",
+    [(), ("serve",), ("status",), ("propose",), ("read",), ("demo",), ("simulate",), ("verify",), ("log",)],
 )
 def test_help_fits_a_terminal_and_tells_exit_codes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
