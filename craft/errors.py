@@ -131,10 +131,6 @@ class DamagedStorage(FatalError):
     """A data directory lost something that had been synced; the message names what is missing."""
 
 
-class SuspectStorage(FatalError):
-    """A data directory may have lost a synced tail (PROTOCOL 10): starting could lose answered writes."""
-
-
 class WrongDirectory(FatalError):
     """A data directory that belongs to another server or cluster, or is in use by another process."""
 

@@ -11,6 +11,7 @@ Invariants
   run, proves that it was never synced.
 - DAMAGED (something is certainly missing) outranks SUSPECT (something may be missing), and that
   outranks everything else.
+- Of a SUSPECT only entries may be missing: its terms and votes are proven by their second place.
 - A record is handed out only after its checksum, group, index, term and timestamp were checked.
 """
 
@@ -58,7 +59,7 @@ class Judgement(Enum):
 
     CLEAN = "clean"
     REPAIRED_UNSYNCED_TAIL = "repaired"  # a torn tail was cut, and it was never synced: nothing is lost
-    SUSPECT = "suspect"  # a synced tail may be missing: never to be used as if it were whole
+    SUSPECT = "suspect"  # a synced tail may be missing: what its server says counts for nothing (10)
     DAMAGED = "damaged"  # something that was synced is missing: refuse
 
 
@@ -112,7 +113,7 @@ def judge(facts: Facts) -> Verdict:
         return Verdict(Judgement.DAMAGED, damage)
     suspicion = _suspicion(facts)
     if suspicion:
-        mark("suspect disk refused")
+        mark("disk found suspect")
         return Verdict(Judgement.SUSPECT, suspicion)
     if facts.opened_clean:
         return Verdict(Judgement.CLEAN)
@@ -125,7 +126,7 @@ def judge(facts: Facts) -> Verdict:
 
 
 def _damage(facts: Facts) -> str:
-    """Name what is certainly missing; empty if nothing is."""
+    """Name what is certainly missing, or what must be there to tell; empty if nothing is."""
     if not facts.readable:
         return f"the log database cannot be read at all: {facts.error}"
     if not facts.ring:
@@ -140,6 +141,12 @@ def _damage(facts: Facts) -> str:
     if witness > last:
         lost = _ranges(range(last + 1, witness + 1))
         return f"{lost} missing: synced up to {witness}, found up to {last}{cause}"
+    if facts.ballots_number is None and _suspicion(facts):
+        # A suspect may have lost entries, which its peers bring back. Nobody brings back a vote.
+        return (
+            "the second place of terms and votes is missing or unreadable, and the end of the log may be"
+            f" missing: this server could vote twice in a term{cause}"
+        )
     return next(filter(None, (group_damage(group, facts.ballots_number) for group in facts.groups)), "")
 
 
@@ -235,7 +242,7 @@ class RecoveredLog(NamedTuple):
     start: Cut = BEGINNING
     checked: Index = 0
 
-    def recovered(self, stored: HardState | None) -> RecoveredGroup:
+    def recovered(self, stored: HardState | None, suspicion: str = "") -> RecoveredGroup:
         """What the engine gets. Whatever was compacted, or is in a snapshot, is known committed."""
         state = stored or HardState(0, None, 0)
         return RecoveredGroup(
@@ -246,6 +253,7 @@ class RecoveredLog(NamedTuple):
             self.last_command,
             self.start,
             self.configurations,
+            suspicion,
         )
 
 

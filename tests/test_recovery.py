@@ -52,6 +52,9 @@ TABLE = [
     ("side file gone, log torn", TORN._replace(synced_number=None), SUSPECT, "side file"),
     ("a suspect starts again", WHOLE._replace(suspect_mark="torn once"), SUSPECT, "torn once"),
     ("a suspect is killed in the middle of a write", TORN._replace(suspect_mark="once"), SUSPECT, "once"),
+    ("no side file at all", WHOLE._replace(synced_number=None, ballots_number=None), DAMAGED, "vote twice"),
+    ("torn, no word of votes", TORN._replace(ballots_number=None, same_boot=False), DAMAGED, "vote twice"),
+    ("whole, and no word of votes", WHOLE._replace(ballots_number=None), CLEAN, ""),
     ("a log file was deleted", WHOLE._replace(synced_number=12), DAMAGED, "batches 11 to 12"),
     ("one synced batch is damaged", TORN._replace(synced_number=11), DAMAGED, "batches 11 missing"),
     ("damage found after a power cut", TORN._replace(synced_number=13, same_boot=False), DAMAGED, "11 to 13"),
@@ -134,6 +137,8 @@ def test_nothing_usable_lacks_what_was_synced(facts: Facts) -> None:
         assert facts.opened_clean or facts.same_boot
     else:
         assert verdict.reason
+    if verdict.judgement is SUSPECT:
+        assert facts.ballots_number is not None, "its votes are proven"
 
 
 @given(facts_of_any_kind)

@@ -42,7 +42,7 @@ async def open_server(
     disk, a port, the state machine), the block is cancelled and the error raised here. `clock`, `storage` and
     `transport` replace what the configuration names (they are closed here).
 
-    Raises ConfigError (a port in use), WrongDirectory, DamagedStorage, SuspectStorage at start;
+    Raises ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
     StorageFailed, ApplyFailed, SessionTaken later.
     """
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy

@@ -8,8 +8,8 @@ Obligations (PROTOCOL 10)
 - A failure in either raises `StorageFailed`; the caller ends the process and never retries: what the failed
   call covered is unknown.
 - `recover` is called once, first. It returns only what is safe to use, or raises `DamagedStorage` (something
-  synced is missing; the error names what), `SuspectStorage` (a synced tail may be missing) or
-  `WrongDirectory`.
+  synced is missing; the error names what) or `WrongDirectory`. Where a synced tail *may* be missing, it says
+  so of each group (`RecoveredGroup.suspicion`), and so does every later recovery until a write ends it.
 - Every record is checked (checksum, group, contiguity, rising timestamps) before it is handed out.
 - A snapshot is there whole and durable, or not at all: written beside the others, synced, renamed. Two are
   kept. A damaged one is skipped with a warning that names it, and never handed out.

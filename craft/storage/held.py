@@ -7,7 +7,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from craft.errors import InvariantViolation
 from craft.recovery import (
@@ -153,3 +153,9 @@ def carry_out(logs: Sequence[HeldLog], write: Write) -> None:
         logs[start.group].begin(start)
     for append in write.appends:
         logs[append.group].append(append)
+
+
+def suspicions_after(suspicions: Mapping[GroupId, str], write: Write) -> dict[GroupId, str]:
+    """What a write does to the suspicions, by group (PROTOCOL 10)."""
+    after = {**suspicions, **dict(write.suspicions)}
+    return {group: reason for group, reason in after.items() if reason}

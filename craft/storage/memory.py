@@ -12,7 +12,7 @@ import threading
 from craft.errors import DamagedStorage, InvariantViolation, StorageFailed
 from craft.recovery import TAIL_BYTES_MAX, GroupFacts, group_damage
 from craft.storage import Identity
-from craft.storage.held import HeldLog, carry_out, check_write
+from craft.storage.held import HeldLog, carry_out, check_write, suspicions_after
 from craft.storage.snapshots import MemoryFiles, Snapshots
 from craft.types import (
     BEGINNING,
@@ -35,12 +35,14 @@ class _State:
         self.logs = [HeldLog() for _ in range(groups)]
         self.hard_states: list[HardState | None] = [None] * groups
         self.counter = 0
+        self.suspicions: dict[GroupId, str] = {}
 
     def copy(self) -> _State:
         twin = _State(0)
         twin.logs = [log.copy() for log in self.logs]
         twin.hard_states = self.hard_states[:]
         twin.counter = self.counter
+        twin.suspicions = dict(self.suspicions)
         return twin
 
     def carry_out(self, write: Write) -> None:
@@ -49,6 +51,7 @@ class _State:
             self.hard_states[group] = hard_state
         if write.counter is not None:
             self.counter = write.counter
+        self.suspicions = suspicions_after(self.suspicions, write)
 
 
 class MemoryStorage:
@@ -98,7 +101,7 @@ class MemoryStorage:
         damage = group_damage(GroupFacts(group, found.last, stored, 0, None), None)
         if damage:
             raise DamagedStorage(damage)
-        return found.recovered(stored)
+        return found.recovered(stored, self._written.suspicions.get(group, ""))
 
     def write(self, write: Write) -> None:
         """Write one batch, unsynced."""

@@ -6,15 +6,17 @@ restart finds by the very verdict that the real storage uses (`craft.recovery.ju
 Invariants
 - `synced` never holds what was not written, and changes in the order of writing.
 - A disk whose synced content was spoilt says so in `spoilt`; a server that then starts on it has been lied
-  to.
+  to. One that has lost a synced tail, of which the verdict knows, starts as a suspect.
+- `vouched` is what a group's log held when it was last trusted: what a suspect had answered for.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from enum import Enum
 
-from craft.errors import DamagedStorage, StorageFailed, SuspectStorage
+from craft.errors import DamagedStorage, StorageFailed
 from craft.recovery import (
     RING_SLOTS,
     TAIL_BYTES_MAX,
@@ -25,10 +27,13 @@ from craft.recovery import (
     RecoveredLog,
     judge,
 )
-from craft.storage.held import HeldLog, carry_out, check_write
+from craft.storage.held import HeldLog, carry_out, check_write, suspicions_after
 from craft.storage.snapshots import Snapshots
 from craft.testing.files import SimulatedFiles
-from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Write
+from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Term, Write
+
+TAIL_BATCHES_MAX = 3
+"""So many synced batches may be lost at the end of a log."""
 
 CLUSTER_ID = "simulated"
 
@@ -51,13 +56,14 @@ class _Content:
         self.hard_states: list[HardState | None] = [None] * groups
         self.ballot_batches = [0] * groups
         self.counter = 0
+        self.suspicions: dict[GroupId, str] = {}
         self.batch = BATCH_OF_CREATION
 
     def copy(self) -> _Content:
         twin = _Content(0)
         twin.logs = [log.copy() for log in self.logs]
         twin.hard_states, twin.ballot_batches = self.hard_states[:], self.ballot_batches[:]
-        twin.counter, twin.batch = self.counter, self.batch
+        twin.counter, twin.batch, twin.suspicions = self.counter, self.batch, dict(self.suspicions)
         return twin
 
     def carry_out(self, write: Write) -> None:
@@ -70,6 +76,7 @@ class _Content:
             self.hard_states[group] = state
         if write.counter is not None:
             self.counter = write.counter
+        self.suspicions = suspicions_after(self.suspicions, write)
 
 
 class SimulatedDisk:
@@ -83,6 +90,8 @@ class SimulatedDisk:
         self._tail_bytes_max = tail_bytes_max
         self.written = _Content(groups)
         self.synced = _Content(groups)
+        self._before = _Content(groups)  # what was synced but for the batches in `_recent`
+        self._recent: deque[Write] = deque()
         self._unsynced: list[Write] = []
         self._synced_number: int | None = BATCH_OF_CREATION  # the side file, in the page cache
         self._side_on_platter: int | None = BATCH_OF_CREATION
@@ -91,7 +100,8 @@ class SimulatedDisk:
         self._missing: set[int] = set()  # batches that decay took
         self._torn = ""  # what an opening with absolute consistency would complain of
         self._same_boot = True
-        self._suspect_mark = ""
+        self.vouched: dict[GroupId, HeldLog] = {}
+        self.lost_tail = False  # something that was synced is missing, and its server not cleared yet
         self.was_torn = False  # by a power cut: nobody can tell whether the torn record had been synced
         self.peer_disks: dict[ServerId, str] = {}
         self.flipped: dict[tuple[GroupId, Index], Entry] = {}  # what stood where a bit has flipped
@@ -149,7 +159,31 @@ class SimulatedDisk:
         """The first half of a sync; a crash may come before the second."""
         unsynced, self._unsynced = self._unsynced, []
         for write in unsynced:
-            self.synced.carry_out(write)
+            self._keep(write)
+
+    def _keep(self, write: Write) -> None:
+        self.synced.carry_out(write)
+        self._recent.append(write)
+        if len(self._recent) > TAIL_BATCHES_MAX:
+            self._before.carry_out(self._recent.popleft())
+        for group, reason in write.suspicions:
+            if not reason:
+                self.vouched.pop(group, None)
+            else:
+                self.vouched.setdefault(group, self.synced.logs[group].copy())
+        self.lost_tail = self.lost_tail and bool(self.vouched)
+
+    @property
+    def suspect(self) -> bool:
+        """Would a server on it be suspect, in any group?"""
+        return bool(self.vouched or self.was_torn)
+
+    def vouches(self, group: GroupId, index: Index, term: Term) -> bool:
+        """Is this entry on the platter, and does its server's word for it count?
+
+        What a suspect had answered for before counts, though it may be lost since.
+        """
+        return self.vouched.get(group, self.synced.logs[group]).holds(index, term)
 
     def write_side_files(self) -> None:
         """The second half: the synced number (unsynced) and the second place of terms and votes (synced)."""
@@ -176,15 +210,18 @@ class SimulatedDisk:
             # The batch that was being written: its beginning is there, its end is not.
             kept = total - 1 if how is Crash.KILL else rng.randrange(total)
             self._torn = f"a record is cut short behind batch {self.synced.batch + kept}"
-        found = self.synced.copy()
-        for write in self._unsynced[:kept]:
-            found.carry_out(write)
-        self.written = found
+        if how is Crash.POWER:
+            for write in self._unsynced[:kept]:
+                self._keep(write)
+            self.written = self.synced.copy()
+        else:
+            self.written = self.synced.copy()
+            for write in self._unsynced[:kept]:
+                self.written.carry_out(write)
         self._unsynced = self._unsynced[:kept] if how is Crash.KILL else []
         self.snapshots = self._new_snapshots()  # what the server remembered of them is gone with it
         if how is Crash.POWER:
             self.files.cut_power()
-            self.synced = found.copy()
             self._same_boot, self.was_torn = False, self.was_torn or bool(self._torn)
             if rng.random() < 0.5:
                 self._synced_number = self._side_on_platter  # its last write had not reached the platter
@@ -216,6 +253,29 @@ class SimulatedDisk:
         self.spoilt = f"bit {bit} of entry {index} of group {group} is flipped"
         return self.spoilt
 
+    def lose_tail(self, rng: random.Random) -> int:
+        """After a power cut: the log ends in a damaged record, and up to so many synced batches are gone.
+
+        Not those that the second place of terms and votes has seen, for that is synced too. The side file is
+        not, so it may be as old. Returns how many are lost.
+        """
+        last = self.synced.batch
+        keeps = max(self._ballots_number or 0, self._before.batch)
+        lost = rng.randint(0, last - keeps)
+        for group, log in enumerate(self.synced.logs):
+            self.vouched.setdefault(group, log.copy())
+        if lost:
+            found = self._before.copy()
+            for write in list(self._recent)[: last - lost - self._before.batch]:
+                found.carry_out(write)
+            self.synced, self.lost_tail = found, True
+        self.written = self.synced.copy()
+        self._unsynced, self._same_boot, self.was_torn = [], False, True
+        self._torn = f"checksum mismatch behind batch {self.synced.batch}"
+        self._synced_number = min(self._synced_number or 0, self.synced.batch)
+        self._side_on_platter = self._synced_number
+        return lost
+
     def truncate(self, rng: random.Random, *, side_too: bool) -> str | None:
         """Lose the last synced batches while nothing runs, as a disk does that lied about its syncs."""
         last = self.synced.batch
@@ -245,7 +305,7 @@ class SimulatedDisk:
     def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
         """Judge what is there as the real storage does, and hand it over.
 
-        Raises DamagedStorage, SuspectStorage, StorageFailed (full).
+        Raises DamagedStorage, StorageFailed (full).
         """
         if self.full:
             raise StorageFailed("no space left on device")
@@ -255,18 +315,23 @@ class SimulatedDisk:
         if verdict.judgement is Judgement.DAMAGED:
             raise DamagedStorage(verdict.reason)
         if verdict.judgement is Judgement.SUSPECT:
-            self._suspect_mark = verdict.reason
-            raise SuspectStorage(verdict.reason)
+            for group, log in enumerate(self.written.logs):
+                self.written.suspicions.setdefault(group, verdict.reason)
+                self.vouched.setdefault(group, log.copy())
         self._settle()
         self.unread = all(index <= logs[group].checked for group, index in self.flipped)
         states = self.written.hard_states
-        groups = tuple(log.recovered(state) for state, log in zip(states, logs, strict=True))
+        groups = tuple(
+            log.recovered(states[group], self.written.suspicions.get(group, ""))
+            for group, log in enumerate(logs)
+        )
         return Recovered(groups, self.written.counter)
 
     def _settle(self) -> None:
         """What was found is on the platter before anything is built on it."""
         self._torn, self._same_boot, self.was_torn = "", True, False
         self.synced, self._unsynced = self.written.copy(), []
+        self._before, self._recent = self.written.copy(), deque()
         self._side_on_platter = self._synced_number = self.synced.batch
         states = [state or HardState(0, None, 0) for state in self.synced.hard_states]
         self._ballots = [Ballot(state.term, state.vote) for state in states]
@@ -298,6 +363,6 @@ class SimulatedDisk:
             synced_number=self._synced_number,
             ballots_number=self._ballots_number,
             same_boot=self._same_boot,
-            suspect_mark=self._suspect_mark,
+            suspect_mark="",  # what is stored with the groups says it all
             groups=groups,
         )

@@ -211,7 +211,7 @@ class Run:
     def _begin_for_ever(self, fault: Fault) -> None:
         """A fault outside a healthy majority."""
         world = self.world
-        sound = [i for i in world.ids if i not in world.lost]
+        sound = [i for i in world.ids if i not in world.lost and not world.disks[i].suspect]
         spare = len(sound) - (len(world.ids) // 2 + 1)
         if spare < 1:
             return

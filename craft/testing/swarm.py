@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
-from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS
+from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS, TAILS
 from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
@@ -59,6 +59,9 @@ WEIGHTS = {
 LATE_FROM = 1000
 """Numbers of the faults that are added in runs about clocks: behind all others."""
 
+TAILS_FROM = 2000
+"""Numbers of the faults about lost tails: behind those."""
+
 LATE_EVERY = 300 * MS
 """So often, at least, somebody hears late in such a run."""
 
@@ -83,6 +86,9 @@ AT_ANSWERS = ("kill", "power_off", "pause")
 WITH_CHANGES = 0.15
 """The share of runs in which the members change."""
 
+WITH_TAILS = 0.15
+"""The share of runs in which logs lose their ends, and servers are suspect."""
+
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
@@ -90,8 +96,10 @@ QUICK = 4
 def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
     """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
     plan = _draw(seed, only, workload)
-    plan = _sessions(random.Random(f"{seed} sessions"), plan, FAULTS if only is None else only)
-    return _members(random.Random(f"{seed} members"), plan)
+    allowed = FAULTS if only is None else only
+    plan = _sessions(random.Random(f"{seed} sessions"), plan, allowed)
+    plan = _members(random.Random(f"{seed} members"), plan)
+    return _tails(random.Random(f"{seed} tails"), plan, allowed)
 
 
 def _members(rng: random.Random, plan: Plan) -> Plan:
@@ -149,7 +157,7 @@ def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan
         return replace(plan, faults=tuple(_faults(rng, plan, allowed, QUICK if quick else 1)))
     few = random.Random(f"{seed} lags")
     # The clocks keep within their bound, and little else happens, for this is about what clocks order.
-    kinds = [kind for kind in FAULTS if kind in allowed and kind not in CLOCKS]
+    kinds = [kind for kind in FAULTS if kind in allowed and kind not in CLOCKS and kind not in TAILS]
     faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
     late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
     return replace(plan, faults=(*faults, *_late(few, plan, late)))
@@ -175,6 +183,31 @@ def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
     clients = max(plan.clients, remote.clients)
     # Long enough for a session to end.
     return replace(plan, remote=remote, clients=clients, duration=max(plan.duration, 2 * SECOND))
+
+
+def _tails(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """Now and then the end of a log is gone, mostly of one server's, and a leader dies soon after.
+
+    Then the others must do without what the first has forgotten, and without whom it had told.
+    """
+    kinds = [kind for kind in (*TAILS, "torn_by_power") if kind in allowed]
+    if rng.random() >= WITH_TAILS or not kinds or plan.changes:
+        return plan  # what a minority is that may be missing, is not known where the members change
+    weights = [1 if kind == "lose_tails" else 4 for kind in kinds]
+    deposing = [kind for kind in ("kill", "isolate", "power_off", "relapse", "crash_pair") if kind in allowed]
+    election = plan.limits.election_timeout_ms_max * MS
+    duration = max(plan.duration, 2 * SECOND)
+    faults, at, number = list(plan.faults), rng.randint(1, 2 * election), TAILS_FROM
+    while at < duration:
+        number += 2
+        [kind] = rng.choices(kinds, weights)
+        on = rng.choice(sorted(MOMENTS)) if kind != "lose_tails" and rng.random() < 0.6 else ""
+        faults.append(Fault(number, kind, at, 1 * MS, rng.getrandbits(32), on, rng.choice((1, 2, 8))))
+        if deposing and rng.random() < 0.5:
+            after, lasts = rng.choice((1, 20, election // MS, 2000)) * MS, rng.choice((1, 3)) * election
+            faults.append(Fault(number + 1, rng.choice(deposing), at + after, lasts, rng.getrandbits(32)))
+        at += rng.randint(1, 4 * election)
+    return replace(plan, faults=tuple(faults), duration=duration)
 
 
 def _about_floors(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
@@ -367,7 +400,9 @@ def _offsets(rng: random.Random, servers: int) -> tuple[int, ...]:
 def _faults(rng: random.Random, plan: Plan, allowed: Collection[str], quick: int) -> Iterator[Fault]:
     share, losses = rng.choice((0.1, 0.3, 0.6)), rng.random() < 0.3
     kinds = [
-        kind for kind in FAULTS if kind in allowed and rng.random() < share and (losses or kind not in LOSSES)
+        kind
+        for kind in FAULTS
+        if kind in allowed and kind not in TAILS and rng.random() < share and (losses or kind not in LOSSES)
     ]
     weights = [WEIGHTS.get(kind, 1) for kind in kinds]
     number = 0
@@ -401,6 +436,7 @@ SWITCHES = {
     "servers": tuple(SERVERS),
     "disks": tuple(DISKS),
     "losses": tuple(LOSSES),
+    "tails": tuple(TAILS),
     "clocks": tuple(CLOCKS),
 }
 """Names for whole classes of fault, for switching them on and off."""

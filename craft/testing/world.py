@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from craft.applying import unpack
-from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed, SuspectStorage
+from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed
 from craft.ready import Merged, Verdict
 from craft.recovery import TAIL_BYTES_MAX
 from craft.testing.checkers.base import Checker, Hooks, Violation
@@ -249,7 +249,7 @@ class World:
         disk = self.disks[i]
         try:
             recovered = disk.recover()
-        except (DamagedStorage, SuspectStorage) as error:
+        except DamagedStorage as error:
             self._refused(i, error)
             return
         except StorageFailed:
@@ -259,7 +259,8 @@ class World:
             raise Violation("the product's own assertions hold", f"recovery of {i}: {error!r}") from error
         if disk.spoilt and not (disk.flipped and disk.unread):
             raise Violation("a spoilt disk is refused", f"server {i} started although {disk.spoilt}")
-        self.note(i, "start", f"counter {recovered.counter}")
+        suspect = ", suspect" if disk.vouched else ""
+        self.note(i, "start", f"counter {recovered.counter}{suspect}")
         server = self.servers[i] = SimServer(self, i, disk, recovered, self.machine())
         for hook in self.hooks.started:
             hook(server)
@@ -274,7 +275,7 @@ class World:
         """It is the operator's turn. Refusing a disk from which nothing is missing would be a fault too."""
         disk = self.disks[i]
         self.note(i, "refuse", str(error))
-        if not disk.spoilt and not (isinstance(error, SuspectStorage) and disk.was_torn):
+        if not disk.spoilt:
             raise Violation("a sound disk is accepted", f"server {i}: {error}") from error
         self.refused[i] = str(error)
 

@@ -240,6 +240,20 @@ def test_the_counter_changes_only_where_it_is_given(disk: Disk) -> None:
     assert disk.kill().counter == 5
 
 
+def test_a_suspicion_stays_until_a_write_ends_it(disk: Disk) -> None:
+    """Each group by itself, over restarts; the end is as durable as the batch that it is in (PROTOCOL 10)."""
+    disk.storage.write(Write(1, (), (), None, suspicions=((0, "torn"), (2, "doubted"))))
+    disk.sync()
+    ending = appended(command(1))._replace(suspicions=((0, ""),))
+    for _ in range(2):
+        assert [found.suspicion for found in disk.power_cut().groups] == ["torn", "", "doubted"]
+        disk.storage.write(ending)
+    disk.sync()
+    recovered = disk.power_cut()
+    assert [found.suspicion for found in recovered.groups] == ["", "", "doubted"]
+    assert recovered.groups[0].tail == (command(1),)
+
+
 def test_a_peers_disk_is_remembered_at_once(disk: Disk) -> None:
     """The first disk met under an id is durable without a sync of the caller's, and no other replaces it."""
     disk.storage.remember_peer_disk(2, "a" * 32)

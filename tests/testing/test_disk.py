@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from craft.errors import DamagedStorage, StorageFailed, SuspectStorage
+from craft.errors import DamagedStorage, StorageFailed
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.types import Append, Entry, EntryKind, HardState, Write, make_entry
 
@@ -70,13 +70,45 @@ def test_a_batch_torn_by_a_kill_is_cut_for_it_was_never_synced() -> None:
     assert found(disk) == 4
 
 
-def test_a_batch_torn_by_a_power_cut_makes_the_server_suspect_for_ever() -> None:
+def test_a_batch_torn_by_a_power_cut_makes_the_server_suspect() -> None:
     """Nobody can tell whether it had been synced; a second start must not forget that (attack 13)."""
     disk = disk_with(3, unsynced=2)
     disk.crash(Crash.POWER, random.Random(1), torn=True)
-    for _ in range(2):
-        with pytest.raises(SuspectStorage):
-            disk.recover()
+    for _ in range(3):
+        assert all("cut short" in group.suspicion for group in disk.recover().groups)
+        assert disk.suspect
+        disk.crash(Crash.KILL, random.Random(1))
+
+
+def test_a_suspicion_ends_with_a_write() -> None:
+    """What the log held when it was last trusted is remembered until then, for the checkers."""
+    disk = disk_with(3, unsynced=2)
+    disk.crash(Crash.POWER, random.Random(1), torn=True)
+    last = len(disk.recover().groups[0].tail)
+    disk.write(write(last + 1)._replace(suspicions=((0, ""),)))
+    assert not disk.vouches(0, last + 1, 1), "what a suspect took since does not count"
+    disk.sync()
+    assert disk.vouches(0, last + 1, 1)
+    assert disk.recover().groups[0].suspicion == ""
+
+
+def test_a_lost_tail_is_suspect_and_keeps_what_the_votes_prove() -> None:
+    """Up to three synced batches are gone, none older than the last change of a term or vote."""
+    lost = set()
+    for seed in range(40):
+        disk = disk_with(2)
+        for index in range(3, 7):
+            disk.write(write(index))
+            disk.sync()
+        before = disk.synced.copy()
+        disk.crash(Crash.POWER, random.Random(seed))
+        count = disk.lose_tail(random.Random(seed))
+        lost.add(count)
+        recovered = disk.recover()
+        assert all(group.suspicion for group in recovered.groups)
+        assert len(recovered.groups[0].tail) == before.logs[0].last_index - count
+        assert disk.vouches(0, before.logs[0].last_index, 1) and disk.lost_tail == bool(count)
+    assert lost == {0, 1, 2, 3}
 
 
 def test_every_decay_is_refused() -> None:
@@ -95,7 +127,7 @@ def test_every_decay_is_refused() -> None:
         assert decay(rng)
         assert disk.spoilt
         disk.crash(Crash.KILL, rng)
-        with pytest.raises((DamagedStorage, SuspectStorage)):
+        with pytest.raises(DamagedStorage):
             disk.recover()
 
 

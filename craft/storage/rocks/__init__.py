@@ -25,7 +25,7 @@ from craft.errors import ConfigError, DamagedStorage, InvariantViolation, Storag
 from craft.recovery import TAIL_BYTES_MAX, check_asked, check_record
 from craft.storage import Identity
 from craft.storage.rocks import layout
-from craft.storage.rocks.batches import BLANK, Bounds, add_logs
+from craft.storage.rocks.batches import BLANK, Bounds, add_logs, add_suspicions
 from craft.storage.rocks.database import WRITE_BUFFER_BYTES, Contents, reading, records
 from craft.storage.rocks.directory import BOOT_ID_FILE, Directory, read_boot_id
 from craft.storage.rocks.opening import Settings, SideFiles, open_and_judge
@@ -125,14 +125,16 @@ class RocksStorage:
     def recover(self, behind: tuple[Cut, ...] = ()) -> Recovered:
         """Read back and check everything behind a usable snapshot's cuts; what is returned is durable.
 
-        Raises DamagedStorage, SuspectStorage, WrongDirectory or StorageFailed, and then closes.
+        Raises DamagedStorage, WrongDirectory or StorageFailed, and then closes.
         """
         try:
             settings = self._settings._replace(behind=behind)
             self._db, contents = open_and_judge(self._directory, self._side, settings)
             self._directory.remember_boot(self._settings.boot_id)
             self._adopt(contents)
+            contents = self._note_suspicion(contents)
             self.sync()
+            self._directory.unmark_suspect()
         except OSError as error:
             self.close()
             raise StorageFailed(f"{self._directory.path} cannot be recovered: {error}") from error
@@ -140,6 +142,19 @@ class RocksStorage:
             self.close()
             raise
         return Recovered(contents.recovered(), contents.counter)
+
+    def _note_suspicion(self, contents: Contents) -> Contents:
+        """Store with each group what the mark says of the directory; a group may clear itself, one by one.
+
+        The mark goes once that is durable. A crash in between does it again: nothing has been written yet
+        that could have ended a suspicion.
+        """
+        reason = self._directory.suspect_mark()
+        if not reason:
+            return contents
+        fresh = {group: reason for group in range(len(contents.logs)) if group not in contents.suspicions}
+        self.write(Write(0, (), (), None, suspicions=tuple(fresh.items())))
+        return contents._replace(suspicions={**fresh, **contents.suspicions})
 
     def _adopt(self, contents: Contents) -> None:
         self._failure = ""
@@ -164,6 +179,7 @@ class RocksStorage:
         number = self._written.number + 1
         batch = WriteBatch(raw_mode=True)
         bounds = add_logs(batch, write, self._bounds)
+        add_suspicions(batch, write)
         states = self._add_hard_states(batch, write, number)
         if write.counter is not None:
             key = layout.COUNTER_KEY

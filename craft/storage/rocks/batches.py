@@ -78,6 +78,16 @@ def _add_append(batch: WriteBatch, append: Append, before: Bounds) -> Bounds:
     return Bounds(before.start, end, _mark_configurations(batch, append, before))
 
 
+def add_suspicions(batch: WriteBatch, write: Write) -> None:
+    """Put the reasons of suspicions that begin, and drop those that end (PROTOCOL 10)."""
+    for group, reason in write.suspicions:
+        key = layout.suspicion_key(group)
+        if reason:
+            batch.put(key, layout.seal(key, reason.encode()))
+        else:
+            batch.delete(key)
+
+
 def _mark_configurations(batch: WriteBatch, append: Append, before: Bounds) -> tuple[Index, ...]:
     """Mark the configurations that are put, and no longer those that are cut."""
     group, cut = append.group, append.truncate_from or before.last + 1

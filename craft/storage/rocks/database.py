@@ -140,6 +140,7 @@ class Contents(NamedTuple):
     states: dict[GroupId, layout.StoredState]
     logs: tuple[RecoveredLog, ...]
     configurations: tuple[tuple[Index, ...], ...]  # where each group's stand
+    suspicions: dict[GroupId, str]  # why a synced tail of these groups' logs may be missing
 
     def facts(self, ballots: layout.Ballots | None) -> tuple[GroupFacts, ...]:
         """What the verdict wants to know of each group."""
@@ -155,7 +156,10 @@ class Contents(NamedTuple):
     def recovered(self) -> tuple[RecoveredGroup, ...]:
         """What the engine gets."""
         return tuple(
-            log.recovered(self.states[group].hard_state if group in self.states else None)
+            log.recovered(
+                self.states[group].hard_state if group in self.states else None,
+                self.suspicions.get(group, ""),
+            )
             for group, log in enumerate(self.logs)
         )
 
@@ -192,11 +196,15 @@ def read_contents(db: Rdict, groups: int, *, tail_bytes_max: int, behind: tuple[
             states=states,
             logs=tuple(logs),
             configurations=tuple(map(tuple, marked)),
+            suspicions={
+                _group_of(key): layout.unseal(key, value).decode(errors="replace")
+                for key, value in scan_kind(db, layout.SUSPICION)
+            },
         )
 
 
 def _group_of(key: bytes) -> GroupId:
-    """The group in the key of a hard state, a start or a configuration."""
+    """The group in the key of a hard state, a start, a configuration or a suspicion."""
     return int.from_bytes(key[1:3], "big")
 
 

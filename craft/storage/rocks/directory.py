@@ -2,8 +2,9 @@
 
 Invariants
 - `identity` is written last when a directory is made: a directory without it was never used, or is not ours.
-- What forbids the use of the log (the mark `suspect`) is synced before the log changes; what allows it
-  (`boot`) is synced after the log was judged and before it is written to.
+- What warns of the log (the mark `suspect`) is synced before the log changes, and goes when the log itself
+  says so of every group; what speaks for it (`boot`) is synced after the log was judged and before it is
+  written to.
 """
 
 from __future__ import annotations
@@ -129,6 +130,12 @@ class Directory:
     def mark_suspect(self, reason: str) -> None:
         """Remember the suspicion, durably. The file's presence is the mark: damage cannot clear it."""
         files.replace_synced(self.suspect_file, reason.encode() + b"\n")
+
+    def unmark_suspect(self) -> None:
+        """The suspicion is stored in the log database, with every group: the mark has done its work."""
+        if self.suspect_file.exists():
+            self.suspect_file.unlink()
+            files.sync_path(self.path)
 
     def remembered_boot(self) -> str | None:
         """The boot id of the last run that recovered; None if there was none."""

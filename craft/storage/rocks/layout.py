@@ -37,11 +37,11 @@ _NUMBER = struct.Struct(">Q")
 _STATE = struct.Struct(">QQQQ")  # term · vote + 1, 0 for none · commit · batch of the ballot
 _BALLOT = struct.Struct(">QQ")  # term · vote + 1, 0 for none
 
-ENTRY, HARD_STATE, RING, COUNTER, PEER, IDENTITY, START, CONFIGURATION = range(1, 9)
+ENTRY, HARD_STATE, RING, COUNTER, PEER, IDENTITY, START, CONFIGURATION, SUSPICION = range(1, 10)
 
 COUNTER_KEY = bytes([COUNTER])
 IDENTITY_KEY = bytes([IDENTITY])
-KIND_END = {kind: bytes([kind + 1]) for kind in range(ENTRY, CONFIGURATION + 1)}
+KIND_END = {kind: bytes([kind + 1]) for kind in range(ENTRY, SUSPICION + 1)}
 
 
 class StoredState(NamedTuple):
@@ -75,6 +75,11 @@ def configuration_key(group: GroupId, index: Index) -> bytes:
 def start_key(group: GroupId) -> bytes:
     """The key of where a group's log begins."""
     return _START.pack(START, group)
+
+
+def suspicion_key(group: GroupId) -> bytes:
+    """The key of why a group's log may lack a synced tail."""
+    return _HARD_STATE.pack(SUSPICION, group)
 
 
 def hard_state_key(group: GroupId) -> bytes:

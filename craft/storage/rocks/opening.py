@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rocksdict import Rdict
 
-from craft.errors import DamagedStorage, SuspectStorage, WrongDirectory
+from craft.errors import DamagedStorage, WrongDirectory
 from craft.recovery import Facts, Judgement, Verdict, judge
 from craft.storage import Identity
 from craft.storage.rocks import files, layout
@@ -83,8 +83,7 @@ def open_and_judge(directory: Directory, side: SideFiles, settings: Settings) ->
         contents = _read(db, settings)
         verdict = judge(gather(directory, side, settings, contents, error=""))
         _refuse_if_damaged(directory, verdict)
-        if verdict.judgement is Judgement.SUSPECT:
-            raise _suspect(directory, side, contents, verdict)
+        _mark_if_suspect(directory, side, contents, verdict)
     except BaseException:
         db.close()
         raise
@@ -111,10 +110,8 @@ def _judge_copy(directory: Directory, side: SideFiles, settings: Settings, error
     except DamagedStorage:
         files.remove_tree(directory.judged)
         raise
-    if verdict.judgement is Judgement.SUSPECT:
-        failure = _suspect(directory, side, contents, verdict)  # marked before the repaired log is used
-        directory.exchange()
-        raise failure
+    # Before the repaired log is used, which opens cleanly the next time (attack 13).
+    _mark_if_suspect(directory, side, contents, verdict)
     directory.exchange()
     db = open_database(directory.log, strict=True, write_buffer_bytes=settings.write_buffer_bytes)
     return Opened(db, contents)
@@ -170,15 +167,11 @@ def _refuse_if_damaged(directory: Directory, verdict: Verdict) -> None:
         )
 
 
-def _suspect(directory: Directory, side: SideFiles, contents: Contents, verdict: Verdict) -> SuspectStorage:
-    """Mark the directory, so that no later start forgets it, and say what may be done."""
+def _mark_if_suspect(directory: Directory, side: SideFiles, contents: Contents, verdict: Verdict) -> None:
+    """Mark the directory, so that no later start forgets it: whoever uses it stores that with every group."""
+    if verdict.judgement is not Judgement.SUSPECT:
+        return
     if not directory.suspect_mark():
         directory.mark_suspect(verdict.reason)
     if side.synced_number is None:
         side.synced.store(max(contents.ring), sync=True)
-    return SuspectStorage(
-        f"{directory.path} is suspect: {verdict.reason}. Starting it could lose answered writes, so it does"
-        " not start; the others go on without it while they are a majority. If you know that nothing that"
-        " was synced is missing (the machine only lost power, and its disk keeps what it synced), remove"
-        f" {directory.suspect_file} to start it at your own risk"
-    )

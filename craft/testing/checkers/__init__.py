@@ -46,6 +46,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.suspects import ClearedIsWhole, SuspectsSaySo
 from craft.testing.checkers.traffic import NoCircles
 from craft.testing.model import Model
 
@@ -69,6 +70,8 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         VotesAreDurable(),
         AcknowledgementsAreDurable(),
         CountedIsHeld(),
+        SuspectsSaySo(),
+        ClearedIsWhole(ledger),
         StateMachineSafety(ledger),
         CommitsAreDurable(ledger),
         CommittedInItsTerm(ledger),

@@ -105,7 +105,8 @@ class AcknowledgementsAreDurable(Checker):
 class CountedIsHeld(Checker):
     """What a leader counts on a follower is on that follower's platter, as the leader has it.
 
-    Unless the follower has met a later term since, whose leader may cut it, or its disk has lost it.
+    Unless the follower has met a later term since, whose leader may cut it, or its disk has lost it: what it
+    had when it was last trusted may be counted until its leader hears that it is suspect.
     """
 
     PROPERTY = "what a leader counts on a server is on its platter"
@@ -123,9 +124,9 @@ class CountedIsHeld(Checker):
                 counted = {}
                 self._counted[key] = r.term, counted
             for peer, progress in r.progress.items():
-                if progress.match != counted.get(peer, 0):
-                    counted[peer] = progress.match
-                    self._look(server, r, peer, progress.match)
+                if progress.counted != counted.get(peer, 0):
+                    counted[peer] = progress.counted
+                    self._look(server, r, peer, progress.counted)
 
     def _look(self, server: SimServer, r: RaftState, peer: ServerId, match: Index) -> None:
         world, term = server.world, r.log.term_at(match)
@@ -133,9 +134,8 @@ class CountedIsHeld(Checker):
         hard = disk.synced.hard_states[r.group]
         if peer in world.wiped or disk.spoilt or term is None or (hard is not None and hard.term > r.term):
             return
-        log = disk.synced.logs[r.group]
-        if not log.holds(match, term):
-            found = log.term_at(match)
+        if match and not disk.vouches(r.group, match, term):
+            found = disk.synced.logs[r.group].term_at(match)
             raise Violation(
                 self.PROPERTY,
                 f"server {server.id} leads group {r.group} in term {r.term} and counts entry {match} of term"
@@ -144,7 +144,10 @@ class CountedIsHeld(Checker):
 
 
 class CommitsAreDurable(Checker):
-    """An entry that is known committed is on the platters of a majority. A disk that lost it later had it."""
+    """An entry that is known committed is on the platters of a majority, suspects' left out.
+
+    A disk that lost it later had it.
+    """
 
     PROPERTY = "what is committed is durable on a majority"
 
@@ -173,6 +176,6 @@ class CommitsAreDurable(Checker):
         world, (group, entry) = server.world, fresh
         holders = set(world.wiped)  # nobody can tell any more
         for i, disk in world.disks.items():
-            if disk.synced.logs[group].holds(entry.index, entry.term):
+            if disk.vouches(group, entry.index, entry.term):
                 holders.add(i)
         return holders

@@ -85,7 +85,10 @@ class LeaderCompleteness(_Leaders):
 
 
 class LeadersAreElected(_Leaders):
-    """A leader was given the votes of a quorum in its term, its own among them durable where it counts."""
+    """A leader was given the votes of a quorum in its term, its own among them durable where it counts.
+
+    Suspects do not count, unless everyone voted for it (PROTOCOL 10).
+    """
 
     PROPERTY = "a leader has the votes of a quorum"
 
@@ -97,11 +100,13 @@ class LeadersAreElected(_Leaders):
             voters.add(server.id)
         else:
             voters.discard(server.id)
-        if not quorum.is_quorum(r.configuration, voters):
+        suspects = set(self._ledger.suspects.get((server.id, r.group, r.term), ()))
+        everyone = r.configuration.voters | r.configuration.outgoing
+        if not (quorum.is_quorum(r.configuration, voters - suspects) or everyone <= voters):
             raise Violation(
                 self.PROPERTY,
                 f"server {server.id} leads group {r.group} in term {r.term} with the votes of servers"
-                f" {sorted(voters)} among the voters {sorted(r.configuration.voters)}",
+                f" {sorted(voters)} among the voters {sorted(everyone)}; suspect were {sorted(suspects)}",
             )
 
 

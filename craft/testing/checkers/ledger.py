@@ -67,6 +67,8 @@ class Ledger(Checker):
         """Who was given a disk's vote first. A candidate that asks for votes has given itself its own."""
         self.voters: dict[tuple[ServerId, GroupId, Term], set[ServerId]] = {}
         """Who gave a candidate its vote, on whatever disk: it counts although the disk was wiped since."""
+        self.suspects: dict[tuple[ServerId, GroupId, Term], set[ServerId]] = {}
+        """Those of them who were suspect when they gave it: by their platters, not by their word."""
         self.moves: list[Move] = []
         """What changed in the turn that was just taken."""
         self.elected: list[RaftState] = []
@@ -95,7 +97,10 @@ class Ledger(Checker):
             if given:
                 key = (server.disk.disk_id, message.group, message.term)
                 if self.votes.setdefault(key, candidate) == candidate:
-                    self.voters.setdefault((candidate, message.group, message.term), set()).add(server.id)
+                    election = (candidate, message.group, message.term)
+                    self.voters.setdefault(election, set()).add(server.id)
+                    if message.group in server.disk.synced.suspicions:
+                        self.suspects.setdefault(election, set()).add(server.id)
 
     def turned(self, server: SimServer) -> None:
         """Look at what has changed."""

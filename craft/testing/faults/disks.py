@@ -40,8 +40,37 @@ def _flag(name: str) -> Begin:
 
 
 def _may_lose(world: World, i: ServerId) -> bool:
-    """May this server be lost for good, beside those that are?"""
-    return i not in world.lost and len(world.lost) < (len(world.ids) - 1) // 2
+    """May this server be lost for good, beside those that are?
+
+    Where suspects are left, the others must be a majority without them: nobody can win with everyone's vote.
+    """
+    suspects = _suspects(world)
+    left_out = world.lost | suspects | {i} if suspects else world.lost | {i}
+    return i not in world.lost and len(left_out) <= _minority(world)
+
+
+def _suspects(world: World) -> set[ServerId]:
+    return {i for i in world.ids if i not in world.lost and world.disks[i].suspect}
+
+
+def _minority(world: World) -> int:
+    return (len(world.ids) - 1) // 2
+
+
+def _may_suspect(world: World, i: ServerId) -> bool:
+    """May this server become suspect? Where some are lost for good, the others must be a majority."""
+    if i in world.lost:
+        return False
+    return not world.lost or len(world.lost | _suspects(world) | {i}) <= _minority(world)
+
+
+def _may_lose_tail(world: World, i: ServerId) -> bool:
+    """May it also lose what was synced? What a majority had must be left on somebody.
+
+    A disk counts until its server has been cleared: only then it has again what it lost.
+    """
+    missing = {j for j in world.ids if world.disks[j].lost_tail} | world.lost | {i}
+    return _may_suspect(world, i) and len(missing) <= _minority(world)
 
 
 def _lose(spoil: Callable[[World, random.Random, ServerId], str | None], *, running: bool = False) -> Begin:
@@ -66,12 +95,36 @@ def _lose(spoil: Callable[[World, random.Random, ServerId], str | None], *, runn
 def _torn_power(world: World, rng: random.Random, server: ServerId | None) -> None:
     """Power goes in the middle of a write: whether the torn record had been synced, nobody can tell then."""
     i = victim(world, rng, server)
-    if i is not None and _may_lose(world, i):
-        world.lost.add(i)
+    if i is not None and _may_suspect(world, i):
         world.crash(i, Crash.POWER, torn=True)
-        if not world.disks[i].was_torn:
-            world.lost.discard(i)
         world.start_later(i, rng.randint(10, 500) * MS)
+
+
+def _lose_tail(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """The end of a log is damaged, and some of it had been synced. Then its server may be down for long."""
+    i = victim(world, rng, server)
+    if i is not None and _may_lose_tail(world, i):
+        _damage_tail(world, rng, i, lose=True)
+
+
+def _lose_tails(world: World, rng: random.Random, _server: ServerId | None) -> None:
+    """A power cut of all: every log ends in a torn record. On few of them something synced is gone."""
+    if world.lost:
+        return
+    for i in rng.sample(sorted(world.ids), len(world.ids)):
+        _damage_tail(world, rng, i, lose=rng.random() < 0.7 and _may_lose_tail(world, i))
+
+
+def _damage_tail(world: World, rng: random.Random, i: ServerId, *, lose: bool) -> None:
+    if i not in world.servers:
+        return  # its disk was judged by an earlier crash, or is not there
+    if lose:
+        world.crash(i, Crash.POWER)
+        lost = world.disks[i].lose_tail(rng)
+        world.say("fault", f"disk of server {i}: {lost} synced batches are gone, and the next is torn")
+    else:
+        world.crash(i, Crash.POWER, torn=True)
+    world.start_later(i, rng.choice((1, 20, 400, 2000)) * MS + rng.randint(0, 100) * MS)
 
 
 def _wipe(world: World, rng: random.Random, server: ServerId | None) -> None:
@@ -91,6 +144,10 @@ DISKS: dict[str, Begin] = {
     "hung_disk": _flag("hung"),
     "fail_sync": _flag("failing"),
     "full_disk": _flag("full"),
+}
+TAILS: dict[str, Begin] = {
+    "lose_tail": _lose_tail,
+    "lose_tails": _lose_tails,
 }
 LOSSES: dict[str, Begin] = {
     "torn_by_power": _torn_power,
