@@ -242,12 +242,13 @@ def leaning_on_testing(modules: Mapping[str, str]) -> list[str]:
 def trio_in_testing(modules: Mapping[str, str]) -> list[str]:
     """Ways from `craft.testing` to Trio, whose scheduler is random on purpose; through other modules too."""
     complaints = []
+    known = {module: tuple(imports(text, modules)) for module, text in modules.items()}  # each is parsed once
     for start in filter(is_testing, modules):
         seen = {start}
         ways: list[tuple[str, ...]] = [(start,)]
         while ways:
             way = ways.pop()
-            for found in imports(modules[way[-1]], modules):
+            for found in known[way[-1]]:
                 if top(found.module) == "trio":
                     complaints.append(f"{start} reaches trio: {' -> '.join((*way, found.module))}")
                 elif found.module in modules and found.module not in seen:
