@@ -176,8 +176,8 @@ def _caught_up_here(e: EngineState, r: RaftState) -> frozenset[ServerId]:
         peer
         for peer, progress in r.progress.items()
         if progress.active_at >= oldest
-        and progress.match
-        and progress.match + CAUGHT_UP_ENTRIES >= r.log.last_index
+        and progress.counted
+        and progress.counted + CAUGHT_UP_ENTRIES >= r.log.last_index
         and membership.counts(r, peer)
     }
     return frozenset(there | {e.me})

@@ -53,7 +53,7 @@ def best_target(e: EngineState, r: RaftState, *, must_be_well: bool) -> ServerId
     voters = [peer for peer in sorted(r.progress) if peer in r.configuration.voters and e.peers[peer].linked]
     well = [peer for peer in voters if _looks_well(e, r, peer)]
     voters = well if well or must_be_well else voters
-    return max(voters, key=lambda peer: r.progress[peer].match, default=None)
+    return max(voters, key=lambda peer: r.progress[peer].counted, default=None)
 
 
 def _looks_well(e: EngineState, r: RaftState, server: ServerId) -> bool:

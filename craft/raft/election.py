@@ -94,7 +94,7 @@ def _retire(r: RaftState, now: int) -> None:
         return
     mark("removed leader hands over")
     r.retiring = True
-    transfer(r, max(heirs, key=lambda peer: r.progress[peer].match), now)
+    transfer(r, max(heirs, key=lambda peer: r.progress[peer].counted), now)
 
 
 def _check_quorum(r: RaftState, now: int) -> None:
