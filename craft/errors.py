@@ -93,6 +93,13 @@ class ConfigError(CraftError):
     """A configuration value is wrong; the message names the key, the value and what is allowed."""
 
 
+class DamagedBackup(CraftError):
+    """A backup's file is damaged, cut, missing, or of another history; the message names it.
+
+    Nothing was restored from it, or added to it.
+    """
+
+
 # -- the other side is wrong ----------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ class Remerged(NamedTuple):
 
     merged: Merged
     entry: Entry
+    digest: bytes
+    """Of the merged log up to it."""
 
 
 class Wanted(NamedTuple):
@@ -63,6 +65,7 @@ class Remerger:
         assert entries and entries[0].index == self._next[group], "entries follow without a gap"
         self._merger.extend(group, entries)
         self._next[group] = entries[-1].index + 1
-        return [
-            Remerged(fold(self.state, of_group, entry), entry) for _, of_group, entry in self._merger.drain()
-        ]
+        return [self._fold(of_group, entry) for _, of_group, entry in self._merger.drain()]
+
+    def _fold(self, group: GroupId, entry: Entry) -> Remerged:
+        return Remerged(fold(self.state, group, entry), entry, self.state.digest)

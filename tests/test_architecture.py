@@ -45,7 +45,7 @@ FLOORS = """
 3  transport < transport.memory/ transport.tcp/
 3  clock < clock.kernel clock.timeline < clock.manual clock.system clock.chrony clock.ntp < clock.watch
 
-4  config/ stats < server/ < listener/ < client/ < remote/ < blocking/ < cli/ < craft __main__
+4  config/ stats < server/ < listener/ < client/ < archive/ < remote/ < blocking/ < cli/ < craft __main__
 """
 """A line is a floor's number and a room. A module imports from lower floors and, inside its own room, from
 further left of a `<`; never from above, beside it, or another room of its floor. Names are below `craft.`

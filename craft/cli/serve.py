@@ -57,7 +57,7 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-m",
         "--state-machine",
-        type=_two_names,
+        type=two_names,
         required=True,
         metavar="MODULE:CLASS",
         help="what to replicate, for example bank:Accounts",
@@ -75,7 +75,8 @@ def _run(options: argparse.Namespace) -> int:
 # -- the state machine -----------------------------------------------------------------------------
 
 
-def _two_names(text: str) -> tuple[str, str]:
+def two_names(text: str) -> tuple[str, str]:
+    """`package.module:Class`, in two."""
     module, colon, name = text.partition(":")
     if not (colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: package.module:Class")

@@ -12,6 +12,8 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
   …]]`. The batch is nil where that is compacted; one may ask after `retained`, or later.
 - `log` `[group, first_index]` → `[start, commit, last, [record, …]]`: a group's log as it is on this server's
   disk: up to where it is compacted, known committed, and there at all, and some entries from an index on.
+- `snapshots` `nil` → `[[position, nonce, size], …]`: those that this server keeps, the oldest first.
+- `snapshot` `[position, nonce, offset]` → bytes of one's file, from there on; nil where it is kept no more.
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -32,7 +34,7 @@ import trio
 from craft.errors import Compacted, Rejected, SessionEnded, Unknown, WireError
 from craft.state_machine import Queryable
 from craft.tailing import pack_rows
-from craft.types import Position, Timestamp
+from craft.types import Position, SnapshotId, Timestamp
 from craft.wire import PREFIX_BYTES, decode_message, encode_message
 from craft.wire.fields import shown
 from craft.wire.plain import plain
@@ -191,6 +193,19 @@ async def _log(server: Server[Any], argument: Any) -> Any:
     return [piece.start, piece.commit, piece.last, [entry.record for entry in piece.entries]]
 
 
+async def _snapshots(server: Server[Any], argument: Any) -> Any:
+    _no_argument("snapshots", argument)
+    return [[*info.id, info.size] for info in await server.tails.snapshots()]
+
+
+async def _snapshot(server: Server[Any], argument: Any) -> Any:
+    whole = type(argument) is tuple and len(argument) == 3 and all(type(one) is int for one in argument)
+    if not whole or not all(0 <= one < 2**64 for one in argument):
+        raise BadRequest(f"snapshot takes {shown(argument)}; allowed is [position, nonce, offset]")
+    position, nonce, offset = argument
+    return await server.tails.read_snapshot(SnapshotId(position, nonce), offset)
+
+
 async def _servers(server: Server[Any], argument: Any) -> Any:
     _no_argument("servers", argument)
     return [list(one) for one in server.transport.client_addresses().items()]
@@ -209,6 +224,8 @@ OPERATIONS: Operations = {
     "merged": _merged,
     "tail": _tail,
     "log": _log,
+    "snapshots": _snapshots,
+    "snapshot": _snapshot,
     "servers": _servers,
 }
 """What a client may ask without a session."""

@@ -26,7 +26,7 @@ from craft.remerging import Remerged, Remerger, Wanted
 from craft.stats import Metrics
 from craft.storage import Storage
 from craft.tailing import Recent, TailEntry, tail_entry
-from craft.types import BEGINNING, Entry, GroupId, Index, Position
+from craft.types import BEGINNING, Entry, GroupId, Index, Position, SnapshotId, SnapshotInfo
 
 Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[tuple[TailEntry, ...]]]"
 """Entered, it hands out batches of entries."""
@@ -205,6 +205,21 @@ class Tails:
                 entries = await self._read(group, first, log.persisted)
             commit = self._engine.state.raft(group).commit_index
             return Piece(log.start.place.index, commit, log.persisted, entries)
+
+    async def snapshots(self) -> tuple[SnapshotInfo, ...]:
+        """Those that are kept, the oldest first."""
+        async with self._reading:
+            self.check()
+            return await trio.to_thread.run_sync(self._storage.snapshots.kept)
+
+    async def read_snapshot(self, snapshot_id: SnapshotId, offset: int) -> bytes | None:
+        """Bytes of a snapshot's file; None where it is kept no more."""
+        read = partial(
+            self._storage.snapshots.read, snapshot_id, offset=offset, bytes_max=self.limits.batch_bytes_max
+        )
+        async with self._reading:
+            self.check()
+            return await trio.to_thread.run_sync(read)
 
     async def _read(self, group: GroupId, first: Index, last: Index) -> tuple[Entry, ...]:
         return await trio.to_thread.run_sync(

@@ -23,7 +23,19 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("serve",), ("status",), ("propose",), ("read",), ("demo",), ("simulate",), ("verify",), ("log",)],
+    [
+        (),
+        ("serve",),
+        ("status",),
+        ("propose",),
+        ("read",),
+        ("demo",),
+        ("simulate",),
+        ("verify",),
+        ("log",),
+        ("backup",),
+        ("restore",),
+    ],
 )
 def test_help_fits_a_terminal_and_tells_exit_codes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]

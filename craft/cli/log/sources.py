@@ -77,7 +77,7 @@ class DirectorySource:
         logs = [self._pieces(group) for group in range(stopped.groups)]
         certain = True
         while piece := next(logs[group := remerger.wanted.group], ()):
-            for merged, entry in remerger.take(group, piece):
+            for merged, entry, _ in remerger.take(group, piece):
                 await trio.lowlevel.checkpoint()
                 # Where one entry is uncertain, so is the place of all that follow.
                 certain = certain and entry.index <= stopped.hard_state(merged.group).commit

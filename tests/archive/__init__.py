@@ -1,0 +1,1 @@
+"""Backups: what they hold, and what becomes of them."""
