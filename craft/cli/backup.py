@@ -43,7 +43,7 @@ time or before, on whichever server, and everything so stamped is in it."""
 RESTORE_EXAMPLES = """\
 examples:
   craft restore backups/bank --config new-1.toml --state-machine bank:Accounts
-  craft restore backups/bank -c new-1.toml -m bank:Accounts --until 2026-03-01T12:00:00Z
+  craft restore backups/bank -c 1.toml -m bank:Book --until 2026-03-01T12:00:00Z
 """
 
 INTERVAL_S = 5
