@@ -20,7 +20,7 @@ from craft.config.addresses import Address, parse_address
 from craft.config.checks import Relation, check_ranges, check_types
 from craft.config.clocks import ClockConfig, check_clock
 from craft.errors import ConfigError
-from craft.limits import ADDRESS_CHARS_MAX, KIB, ClientLimits, EngineLimits, TailLimits, TransportLimits
+from craft.limits import ADDRESS_CHARS_MAX, KIB, MIB, ClientLimits, EngineLimits, TailLimits, TransportLimits
 from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
 
 __all__ = ["RELATIONS", "SERVERS_MAX", "Address", "ClockConfig", "Config", "TlsConfig", "parse_address"]
@@ -95,6 +95,12 @@ class Config:
 
     close_timeout_ms: int = 5000
     """How long a graceful stop waits for its groups to be taken over and for calls to be answered."""
+
+    disk_free_bytes_min: int = 256 * MIB
+    """Below so much free space beside `data_dir` this server takes no new commands (`Overloaded`), while
+    the cluster can still take snapshots and compact, before a full disk ends every server. At least what a
+    snapshot of your state takes, and the log once more, for compactions rewrite what is kept; 1: never.
+    """
 
     tls: TlsConfig | None = None
     """Certificates, for connections between servers and for `clients.tls`. Without it: plain TCP, on loopback

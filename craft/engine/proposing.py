@@ -49,6 +49,9 @@ def propose(e: EngineState, token: Any, body: bytes, floor: Timestamp = 0, *, co
         raise NotReady(
             f"server {e.me} is no member of the cluster any more (members: version {e.members.version})"
         )
+    if e.disk_low:
+        # Before a full disk ends every server. Forwarded ones are taken: they go to all disks anyhow.
+        raise Overloaded(e.disk_low)
     if len(body) > e.limits.entry_bytes_max:
         raise CommandTooLarge(
             f"{len(body)} bytes in one call; entry_bytes_max allows {e.limits.entry_bytes_max}"

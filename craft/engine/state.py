@@ -249,6 +249,7 @@ class EngineState:
     pending_bytes: int = 0
     unrouted: list[Pending] = field(default_factory=list)
     route_rotation: int = 0
+    disk_low: str = ""  # why no new command is taken; empty: there is room
     clock_breached: bool = False  # our own clock says that it is beyond the bound that the operator states
     awaiting_commit: dict[int, Pending] = field(default_factory=dict)  # requests that want `committed`
     committed: list[tuple[Timestamp, int, Pending]] = field(default_factory=list)  # a heap: their clocks run

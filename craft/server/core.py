@@ -30,6 +30,7 @@ from craft.server.inbox import ServerInbox
 from craft.server.measures import Measures
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
+from craft.server.space import Space
 from craft.server.syncing import Syncer
 from craft.server.tailing import Subscription, Tails
 from craft.server.waking import Waker, set_alarm
@@ -102,6 +103,7 @@ class Server(Generic[M]):
             log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
         )
         self._watch = Watch(self._engine.state, self._complaints)
+        self._space = Space(config.data_dir, config.disk_free_bytes_min, self._engine.state)
         self._ended = False
         self.measures = Measures()
         self.measures.watch(self._engine.state)
@@ -238,6 +240,7 @@ class Server(Generic[M]):
             "cluster": self.config.cluster,
             "ready": self._engine.session_open,
             "rungs": self.measures.rungs(),
+            "disk": self._space.status(),
             "clock": {**clock_status(self._clock), "error_ms_max": self.config.clock.error_ms_max},
             **self._engine.status(self._now()),
         }
@@ -300,6 +303,7 @@ class Server(Generic[M]):
                 if isinstance(self._clock, RunningClock):
                     nursery.start_soon(self._clock.run)
                 nursery.start_soon(self._reclaiming.run)
+                nursery.start_soon(self._space.run)
                 if self.config.apply_in_thread:
                     nursery.start_soon(self._apply_in_thread)
                 task_status.started()

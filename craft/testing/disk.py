@@ -110,6 +110,7 @@ class SimulatedDisk:
         self.files = SimulatedFiles(self._rng_snapshots)
         self.snapshots = self._new_snapshots()
         self._full = False
+        self.nearly_full = False  # below the reserve: no new command is taken
         self.failing = False  # the next sync fails
         self.hung = False  # syncs do not end
         self.spoilt = ""  # what of the synced content is gone or changed: to start on it would be a lie

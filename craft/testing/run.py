@@ -156,7 +156,7 @@ class Run:
         world.sync_spans.clear()
         for i in world.ids:
             disk = world.disks[i]
-            disk.hung = disk.full = disk.failing = False
+            disk.hung = disk.full = disk.failing = disk.nearly_full = False
             server = world.servers.get(i)
             if server is not None and server.engine.state.stopping:
                 world.stop(server)

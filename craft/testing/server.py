@@ -106,6 +106,8 @@ class SimServer:
         for event in inbox:
             event()
         now = self.now()
+        low = "no room for new commands" if self.disk.nearly_full else ""
+        self.engine.state.disk_low = low
         if now.monotonic_ns >= self.engine.wake_at:
             self.engine.tick(now)
         self._carry_out(self.engine.ready(now))

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
-from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, SERVERS, TAILS
+from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, RESERVE, SERVERS, TAILS
 from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
@@ -62,6 +62,18 @@ LATE_FROM = 1000
 TAILS_FROM = 2000
 """Numbers of the faults about lost tails: behind those."""
 
+RESERVE_FROM = 3000
+"""Numbers of the faults that take a disk's reserve: behind those, too."""
+
+WITH_RESERVE = 0.1
+"""The share of runs with such faults."""
+
+DRAWN = tuple(kind for kind in FAULTS if kind not in RESERVE and kind not in TAILS)
+"""What a seed's faults are drawn from at once.
+
+What came later is drawn for itself: old seeds keep their traces.
+"""
+
 LATE_EVERY = 300 * MS
 """So often, at least, somebody hears late in such a run."""
 
@@ -99,7 +111,8 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     allowed = FAULTS if only is None else only
     plan = _sessions(random.Random(f"{seed} sessions"), plan, allowed)
     plan = _members(random.Random(f"{seed} members"), plan)
-    return _tails(random.Random(f"{seed} tails"), plan, allowed)
+    plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
+    return _reserve(random.Random(f"{seed} reserve"), plan, allowed)
 
 
 def _members(rng: random.Random, plan: Plan) -> Plan:
@@ -157,10 +170,23 @@ def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan
         return replace(plan, faults=tuple(_faults(rng, plan, allowed, QUICK if quick else 1)))
     few = random.Random(f"{seed} lags")
     # The clocks keep within their bound, and little else happens, for this is about what clocks order.
-    kinds = [kind for kind in FAULTS if kind in allowed and kind not in CLOCKS and kind not in TAILS]
+    kinds = [kind for kind in DRAWN if kind in allowed and kind not in CLOCKS]
     faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
     late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
     return replace(plan, faults=(*faults, *_late(few, plan, late)))
+
+
+def _reserve(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """Some disks fall below their reserve for a while. What else is drawn of the seed stays as it is."""
+    if "nearly_full" not in allowed or rng.random() >= WITH_RESERVE:
+        return plan
+    faults = [
+        Fault(
+            RESERVE_FROM + number, "nearly_full", rng.randrange(plan.duration), duration, rng.getrandbits(32)
+        )
+        for number, duration in enumerate(rng.choices((100 * MS, 500 * MS, 2 * SECOND), k=rng.randint(1, 6)))
+    ]
+    return replace(plan, faults=(*plan.faults, *faults))
 
 
 def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
@@ -400,9 +426,7 @@ def _offsets(rng: random.Random, servers: int) -> tuple[int, ...]:
 def _faults(rng: random.Random, plan: Plan, allowed: Collection[str], quick: int) -> Iterator[Fault]:
     share, losses = rng.choice((0.1, 0.3, 0.6)), rng.random() < 0.3
     kinds = [
-        kind
-        for kind in FAULTS
-        if kind in allowed and kind not in TAILS and rng.random() < share and (losses or kind not in LOSSES)
+        kind for kind in DRAWN if kind in allowed and rng.random() < share and (losses or kind not in LOSSES)
     ]
     weights = [WEIGHTS.get(kind, 1) for kind in kinds]
     number = 0
@@ -434,7 +458,7 @@ SWITCHES = {
     "links": tuple(LINKS),
     "frames": tuple(FRAMES),
     "servers": tuple(SERVERS),
-    "disks": tuple(DISKS),
+    "disks": (*DISKS, *RESERVE),
     "losses": tuple(LOSSES),
     "tails": tuple(TAILS),
     "clocks": tuple(CLOCKS),

@@ -56,6 +56,25 @@ def test_unanswered_requests_are_bounded() -> None:
     c.write_and_wait(0, b"room again")
 
 
+def test_no_command_is_taken_below_the_disks_reserve() -> None:
+    """Refused by the shell's word;
+
+    what was taken before goes on, and others' commands come through all the same.
+    """
+    c = Cluster()
+    c.settle()
+    c.propose(0, b"before")
+    engine = c.servers[0].engine
+    engine.state.disk_low = "7 bytes are free on this server's disk; disk_free_bytes_min = 1000"
+    with pytest.raises(Overloaded, match="7 bytes are free .* disk_free_bytes_min = 1000"):
+        c.propose(0, b"after")
+    c.run(SECOND)
+    assert engine.status(c.servers[0].now())["pending_requests"] == 0
+    c.write_and_wait(1, b"elsewhere")
+    engine.state.disk_low = ""
+    c.write_and_wait(0, b"room again")
+
+
 def test_one_call_is_bounded() -> None:
     """More than entry_bytes_max in one call cannot become one entry."""
     c = Cluster(limits=EngineLimits(entry_bytes_max=100))

@@ -145,6 +145,9 @@ DISKS: dict[str, Begin] = {
     "fail_sync": _flag("failing"),
     "full_disk": _flag("full"),
 }
+RESERVE: dict[str, Begin] = {"nearly_full": _flag("nearly_full")}
+"""Drawn behind all else, from a stream of its own."""
+
 TAILS: dict[str, Begin] = {
     "lose_tail": _lose_tail,
     "lose_tails": _lose_tails,
