@@ -106,6 +106,19 @@ def test_small_files_are_named(tmp_path: pathlib.Path, file: str, at: int, words
     assert report.sound == words.startswith("warning")
 
 
+def test_a_suspect_directory_is_a_warning(tmp_path: pathlib.Path) -> None:
+    """A server starts from it, and counts for nothing until it is whole."""
+    directory = stopped(tmp_path / "d")
+    (directory / "suspect").write_text("its power was cut\n")
+    report = verify(directory)
+    assert report.sound
+    assert "warning suspect marked suspect: its power was cut" in told(report)
+    storage = open_rocks(directory)
+    storage.recover()
+    storage.close()
+    assert "warning log group 2 is suspect: its power was cut" in told(verify(directory))
+
+
 def test_what_is_missing_is_named(tmp_path: pathlib.Path) -> None:
     """A side file, and the log database itself."""
     directory = stopped(tmp_path / "d")

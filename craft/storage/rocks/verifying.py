@@ -157,7 +157,7 @@ class _Verification:
                 self._say(ERROR, file.name, "it is missing")
         mark = directory.suspect_mark()
         if mark:
-            self._say(ERROR, directory.suspect_file.name, f"marked suspect: {mark}")
+            self._say(WARNING, directory.suspect_file.name, f"marked suspect: {mark}")
 
     # -- the log database ---------------------------------------------------------------------------
 
@@ -200,8 +200,12 @@ class _Verification:
                 )
             settings = Settings(identity, read_boot_id(BOOT_ID_FILE), 0, WRITE_BUFFER_BYTES)
             verdict = judge(gather(directory, side, settings, contents, error=refusal))
-            if verdict.judgement in (Judgement.DAMAGED, Judgement.SUSPECT):
+            if verdict.judgement is Judgement.DAMAGED:
                 self._say(ERROR, "log", verdict.reason)
+            elif verdict.judgement is Judgement.SUSPECT:
+                self._say(WARNING, "log", f"a start makes the server suspect: {verdict.reason}")
+            for group, reason in sorted(contents.suspicions.items()):
+                self._say(WARNING, "log", f"group {group} is suspect: {reason}")
 
     def _check_slots(self, file: str, damaged: list[int]) -> None:
         if len(damaged) == 2:
@@ -252,7 +256,7 @@ class _Verification:
         for first, end in (
             (b"", bytes([layout.ENTRY])),
             (layout.entries_end(identity.groups - 1), bytes([layout.HARD_STATE])),
-            (bytes([layout.CONFIGURATION + 1]), b"\xff" * 16),
+            (layout.KIND_END[layout.SUSPICION], b"\xff" * 16),
         ):
             stray = next(iter(scan(db, first, end)), None)
             if stray is not None:
