@@ -1,0 +1,1 @@
+"""What format version 1 and protocol version 1 look like, kept for ever: later versions read it."""
