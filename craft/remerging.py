@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from craft.folding import Fold, fold
-from craft.merge import Merger
+from craft.merge import UNBOUNDED, Merger
 from craft.ready import Merged
 from craft.types import BEGINNING, Cut, Entry, GroupId, Index
 
@@ -66,6 +66,16 @@ class Remerger:
         self._merger.extend(group, entries)
         self._next[group] = entries[-1].index + 1
         return [self._fold(of_group, entry) for _, of_group, entry in self._merger.drain()]
+
+    def close(self, group: GroupId) -> list[Remerged]:
+        """There is nothing more of a group, and never will be: nobody waits for it any longer."""
+        self._merger.closed[group] = UNBOUNDED
+        return [self._fold(of_group, entry) for _, of_group, entry in self._merger.drain()]
+
+    @property
+    def ended(self) -> bool:
+        """Are all groups closed?"""
+        return self._merger.safe == UNBOUNDED
 
     def _fold(self, group: GroupId, entry: Entry) -> Remerged:
         return Remerged(fold(self.state, group, entry), entry, self.state.digest)

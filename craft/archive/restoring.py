@@ -1,4 +1,4 @@
-"""From a backup to the directory of a server of a new cluster, with the state of any moment in the backup.
+"""From a backup, or from survivors, to the directory of a server of a new cluster.
 
 The merged log is replayed through the user's state machine, up to that moment, and what comes out becomes the
 snapshot that the new server begins with.
@@ -22,6 +22,7 @@ from typing import NamedTuple
 from craft.applying import Applier
 from craft.archive.files import sync_names
 from craft.archive.reading import Backup
+from craft.archive.surviving import Survivors
 from craft.config import Config
 from craft.errors import ConfigError
 from craft.folding import DIGEST_BYTES
@@ -86,12 +87,45 @@ def restore(
     backup: Backup, machine: StateMachine, config: Config, until: Timestamp | None = None
 ) -> Replayed:
     """Make the configured server's directory. Raises ConfigError where that is wrong, and as `replay`."""
-    directory = _new_directory(config, backup)
+    check(config, backup.manifest.cluster_id, machine)
+    reached = replay(backup, machine, until=until)
+    make(config, reached, machine)
+    return reached
+
+
+def recover(survivors: Survivors, machine: StateMachine, config: Config) -> Replayed:
+    """Make the configured server's directory out of all that survived. Raises as `restore` does."""
+    check(config, survivors.cluster_id, machine)
+    applier = Applier(machine)
+    reached = Replayed(0, 0, bytes(DIGEST_BYTES), 0)
+    for one, _ in survivors.merged():
+        applier.run([one.merged])
+        reached = Replayed(one.merged.position, one.merged.timestamp, one.digest, 0)
+    make(config, reached, machine)
+    return reached
+
+
+def check(config: Config, cluster_id: str, machine: StateMachine) -> None:
+    """Raise ConfigError where a server of another cluster cannot be made so."""
+    if config.data_dir is None:
+        raise ConfigError("data_dir: is missing; allowed: the directory that is to be made")
+    if config.cluster == cluster_id:
+        raise ConfigError(
+            f"cluster: {config.cluster!r} is the old one's; allowed: another name, so that its servers and"
+            " clients are never taken for those of the new cluster"
+        )
+    if config.data_dir.exists() and (not config.data_dir.is_dir() or any(config.data_dir.iterdir())):
+        raise ConfigError(f"data_dir: {config.data_dir} is there already; allowed: one that is not, or empty")
     if not isinstance(machine, Snapshots):
         raise ConfigError(
             f"{type(machine).__name__} cannot be restored: it has no methods snapshot and restore"
         )
-    reached = replay(backup, machine, until=until)
+
+
+def make(config: Config, reached: Replayed, machine: StateMachine) -> None:
+    """Make the directory out of what was replayed: whole, or not at all."""
+    directory = config.data_dir
+    assert directory is not None and isinstance(machine, Snapshots)
     making = directory.with_name(f"{directory.name}.restoring")
     if making.exists():
         shutil.rmtree(making)  # of a restore that did not end
@@ -100,20 +134,6 @@ def restore(
         directory.rmdir()  # it is empty
     making.rename(directory)
     sync_names(directory.parent)
-    return reached
-
-
-def _new_directory(config: Config, backup: Backup) -> Path:
-    if config.data_dir is None:
-        raise ConfigError("data_dir: is missing; allowed: the directory that is to be made")
-    if config.cluster == backup.manifest.cluster_id:
-        raise ConfigError(
-            f"cluster: {config.cluster!r} is the backup's own; allowed: another name, so that its servers and"
-            " clients are never taken for those of the restored cluster"
-        )
-    if config.data_dir.exists() and (not config.data_dir.is_dir() or any(config.data_dir.iterdir())):
-        raise ConfigError(f"data_dir: {config.data_dir} is there already; allowed: one that is not, or empty")
-    return config.data_dir
 
 
 def _make(directory: Path, config: Config, reached: Replayed, machine: Snapshots) -> None:

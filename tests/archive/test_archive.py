@@ -160,7 +160,7 @@ def test_what_must_not_be_restored_is_refused(taken: Taken, tmp_path: Path) -> N
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     for machine, settings, said in (
-        (Book(), config(tmp_path / "new", cluster="test"), "cluster: 'test' is the backup's own"),
+        (Book(), config(tmp_path / "new", cluster="test"), "cluster: 'test' is the old one's"),
         (Book(), config(tmp_path / "used"), "is there already; allowed: one that is not, or empty"),
         (Plain(), config(tmp_path / "new"), "Plain cannot be restored"),
         (Book(), craft.Config(cluster="c", server_id=1, servers={1: "127.0.0.1:1"}), "data_dir: is missing"),

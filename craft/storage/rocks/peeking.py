@@ -14,6 +14,7 @@ import fcntl
 import os
 import pathlib
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -61,6 +62,11 @@ class StoppedServer:
     def hard_state(self, group: GroupId) -> HardState:
         """A group's term, vote and commit, as stored."""
         return self._states.get(group, HardState(0, None, 0))
+
+    def last(self, group: GroupId) -> Entry | None:
+        """A group's last entry, checked; None: there is none. Reads all of them."""
+        found = deque(self.entries(group, self.start(group).place.index + 1), maxlen=1)
+        return found[0] if found else None
 
     def entries(self, group: GroupId, first: Index, last: Index = INDEX_MAX) -> Iterator[Entry]:
         """A group's entries in order, checked. Raises DamagedStorage."""
