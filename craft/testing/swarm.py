@@ -89,6 +89,9 @@ DRAMAS = {"seesaw": 8, "relapse": 4, "strand": 3, "crash_pair": 3, "repeat_past"
 WITH_SESSIONS = 0.25
 """The share of runs in which some clients have sessions of their own, as remote clients do."""
 
+SLOW_SYNC = 100 * MS
+"""Where syncs take longer, a call may take longer than the least time to live of a session."""
+
 ABOUT_FLOORS = 0.35
 """The share of these that are about what a session's next write must come behind, and little else."""
 
@@ -206,6 +209,8 @@ def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
         results_bytes_max=rng.choice((600, CLIENT_RESULTS_BYTES_MAX, CLIENT_RESULTS_BYTES_MAX)),
         closes=rng.choice((0.02, 0.02, 0.2)),
     )
+    if plan.sync[1] > SLOW_SYNC:  # else every call outlives its session, and is begun anew for ever
+        remote = replace(remote, ttl_ms=CLIENT_SESSION_TTL_MS)
     clients = max(plan.clients, remote.clients)
     # Long enough for a session to end.
     return replace(plan, remote=remote, clients=clients, duration=max(plan.duration, 2 * SECOND))
