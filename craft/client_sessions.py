@@ -23,7 +23,7 @@ Reference: PROTOCOL 5; Raft dissertation 6.3.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -160,6 +160,19 @@ class ClientSessions:
         """All of them, in an order that is the same everywhere."""
         return iter(sorted(self._open.items()))
 
+    def export(self) -> Iterator[tuple[Any, ...]]:
+        """All of them as plain values, in an order that is the same everywhere: for a snapshot."""
+        for session_id, one in self.items():
+            yield session_id, one.opened, one.ttl_ns, one.deadline, one.below, sorted(one.executed)
+
+    def load(self, exported: Iterable[tuple[Any, ...]]) -> None:
+        """Take in what `export` gave."""
+        for session_id, opened, ttl_ns, deadline, below, executed in exported:
+            session = self._open[session_id] = ClientSession(opened, ttl_ns, deadline - ttl_ns)
+            session.below, session.executed = below, set(executed)
+            heapq.heappush(self._due, (deadline, opened, session_id))
+        self.expires = self._due[0][0] if self._due else NEVER
+
     def get(self, session_id: SessionId) -> ClientSession | None:
         """An open session."""
         return self._open.get(session_id)
@@ -261,6 +274,10 @@ class ClientResults:
         self._bytes_max = CLIENT_RESULTS_BYTES_MAX if bytes_max is None else bytes_max
         self._kept: dict[tuple[SessionId, int], bytes] = {}  # the oldest first
         self._requests: dict[SessionId, dict[int, None]] = {}  # those of a session, the oldest first
+
+    def emptied(self) -> ClientResults:
+        """Another one with the same bound, which holds nothing."""
+        return ClientResults(self._bytes_max)
 
     def keep(self, session_id: SessionId, request: int, packed: bytes) -> None:
         """Keep a request's result, at the cost of the oldest ones."""

@@ -146,6 +146,10 @@ class ApplyFailed(FatalError):
     """The user's `apply_batch` raised. The position did not advance; the message names the command."""
 
 
+class RestoreFailed(FatalError):
+    """The user's `restore` raised. Nothing was applied to what it left."""
+
+
 class SessionTaken(FatalError):
     """Another process runs under this server's id, with a higher session counter or another nonce."""
 

@@ -103,6 +103,7 @@ def fold(
         tuple(requests),
         tuple(clients),
         tuple(members),
+        entry.term,
     )
 
 

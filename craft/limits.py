@@ -87,6 +87,27 @@ class EngineLimits:
     leader_return_ms_max: int = 60_000
     """The bound of that wait, which doubles after each involuntary loss."""
 
+    snapshot_log_bytes: int = 256 * MIB
+    """A snapshot is taken when so much was merged since the last, by all groups: what a restart reads."""
+
+    snapshot_interval_ms: int = 3_600_000
+    """Or after this long, where anything was merged since: an idle cluster takes none."""
+
+    log_trailing_bytes: int = 64 * MIB
+    """Log kept below the older snapshot, all groups together: who lags by less needs no snapshot."""
+
+    log_held_bytes_max: int = 1024 * MIB
+    """Log kept beyond that for followers that catch up and for transfers under way, all groups together."""
+
+    snapshot_chunk_bytes: int = 1 * MIB
+    """One piece of a snapshot on its way to another server; two are under way at most."""
+
+    snapshot_bytes_per_second_max: int = 64 * MIB
+    """Sent of snapshots, to all servers together: the rest of the network and the disk serves clients."""
+
+    snapshot_stall_ms: int = 30_000
+    """A transfer without progress for this long is given up; what has arrived is kept, to go on with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransportLimits:

@@ -117,7 +117,8 @@ class Members:
             version, servers = msgpack.unpackb(packed, use_list=False, max_array_len=MEMBERS_MAX)
             found = {server: Member(address, disk) for server, address, disk in servers}
             for server, member in found.items():
-                _check_server(server)
+                if server != 0:  # the founder of a cluster that is driven by hand may be that
+                    _check_server(server)
                 if member.address:
                     _check_address(member.address)
                 if member.disk:

@@ -4,8 +4,8 @@ Knows: per group the entries that are committed and durable here, in the group's
 roles, terms, clocks, sessions.
 
 Invariants
-- `closed[g]` is the timestamp of the last entry of `g` that was extended, and nothing else raises it
-  (PROTOCOL 3): no uncommitted entry, no silence, no clock.
+- `closed[g]` is the timestamp of the last entry of `g` that was extended, or of an installed snapshot's cut,
+  and nothing else raises it (PROTOCOL 3): no uncommitted entry, no silence, no clock.
 - What has been drained is never preceded by what is drained later: whatever the order of `extend` calls
   across groups, the sequences that two mergers drain are prefixes of one another.
 
@@ -54,6 +54,17 @@ class Merger:
                 queue.append(entry)
                 self.bytes += len(entry.record)
         self.closed[group] = closed
+
+    def install(self, group: GroupId, index: Index, closed: Timestamp) -> None:
+        """A snapshot holds everything of a group up to `index`, which closes it: go on behind that.
+
+        What of it is held back here is dropped.
+        """
+        queue = self._queues[group]
+        while queue and queue[0].index <= index:
+            self.bytes -= len(queue.popleft().record)
+        self.closed[group] = max(self.closed[group], closed)
+        self._first = min((queue[0].timestamp for queue in self._queues if queue), default=None)
 
     @property
     def safe(self) -> Timestamp:

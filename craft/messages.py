@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from craft.types import Configuration, Entry, GroupId, Index, Place, Proposal, ServerId, Term, Timestamp
+from craft.types import (
+    Configuration,
+    Entry,
+    GroupId,
+    Index,
+    Place,
+    Position,
+    Proposal,
+    ServerId,
+    SnapshotId,
+    Term,
+    Timestamp,
+)
 
 
 class RequestVote(NamedTuple):
@@ -207,6 +219,46 @@ class CaughtUp(NamedTuple):
     groups: tuple[tuple[GroupId, tuple[ServerId, ...]], ...]
 
 
+class SnapshotWanted(NamedTuple):
+    """PROTOCOL 7: send me a snapshot at or beyond `position`; if you have none, take one."""
+
+    position: Position
+
+
+class SnapshotOffer(NamedTuple):
+    """You lack entries that are compacted here: take this snapshot instead.
+
+    `indexes` are its cuts', by group: who has all that committed does not need it.
+    """
+
+    snapshot: SnapshotId
+    size: int
+    indexes: tuple[Index, ...]
+
+
+class SnapshotFetch(NamedTuple):
+    """Send me up to `bytes_max` bytes of a snapshot's file from `offset`: the receiver sets the pace."""
+
+    snapshot: SnapshotId
+    offset: int
+    bytes_max: int
+
+
+class SnapshotChunk(NamedTuple):
+    """Bytes of a snapshot's file, with their crc32; none: it is kept no more."""
+
+    snapshot: SnapshotId
+    offset: int
+    checksum: int
+    data: bytes
+
+
+class SnapshotInstalled(NamedTuple):
+    """I lack nothing of what was offered up to there: by `position`, or because it came by other ways."""
+
+    position: Position
+
+
 Message: TypeAlias = (
     RequestVote
     | RequestVoteResult
@@ -227,6 +279,11 @@ Message: TypeAlias = (
     | ReadQuery
     | ReadReport
     | CaughtUp
+    | SnapshotWanted
+    | SnapshotOffer
+    | SnapshotFetch
+    | SnapshotChunk
+    | SnapshotInstalled
 )
 
 

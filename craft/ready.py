@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from craft.messages import Frame
-from craft.types import EntryKind, GroupId, Index, Member, Position, ServerId, Timestamp, Write
+from craft.types import (
+    EntryKind,
+    GroupId,
+    Head,
+    Index,
+    Member,
+    Position,
+    ServerId,
+    SnapshotId,
+    SnapshotInfo,
+    SnapshotPart,
+    Term,
+    Timestamp,
+    Write,
+)
 
 
 class Request(NamedTuple):
@@ -72,6 +86,7 @@ class Merged(NamedTuple):
     """Remote clients' requests, in order; commands of those that take effect are among `requests`."""
     members: tuple[MembersTold, ...] = ()
     """Changes of the wanted set of servers."""
+    term: Term = 0
 
 
 class Load(NamedTuple):
@@ -82,6 +97,50 @@ class Load(NamedTuple):
     first_index: Index
     last_index: Index
     bytes_max: int
+
+
+class Capture(NamedTuple):
+    """Take a snapshot: fork the state machine at once, before anything else is applied, then write it all.
+
+    `parts` are the engine's; what clients' requests were answered and the machine's come behind them. Then
+    call `Engine.snapshots.captured`.
+    """
+
+    head: Head
+    parts: tuple[SnapshotPart, ...]
+
+
+class SnapshotRead(NamedTuple):
+    """Read bytes of a kept snapshot's file for a peer, then call `Engine.snapshots.read` with this."""
+
+    peer: ServerId
+    snapshot: SnapshotId
+    offset: int
+    bytes_max: int
+
+
+class ReceiveBegin(NamedTuple):
+    """Begin to take a peer's snapshot, or go on with it; then call `Engine.snapshots.begun`."""
+
+    snapshot: SnapshotId
+    size: int
+
+
+class ReceiveAppend(NamedTuple):
+    """Its next bytes; when they are written, call `Engine.snapshots.appended`."""
+
+    snapshot: SnapshotId
+    offset: int
+    data: bytes
+
+
+class ReceiveFinish(NamedTuple):
+    """All of it is written: check it, make it durable and keep it; then call `Engine.snapshots.received`."""
+
+    snapshot: SnapshotId
+
+
+Receive: TypeAlias = ReceiveBegin | ReceiveAppend | ReceiveFinish
 
 
 @dataclass(slots=True)
@@ -108,3 +167,18 @@ class Ready:
 
     loads: list[Load] = field(default_factory=list)
     """Entries to be read back; then call `Engine.loaded(number, entries)`."""
+
+    capture: Capture | None = None
+    """A snapshot to be taken; `apply` is empty then. One at a time."""
+
+    snapshot_reads: list[SnapshotRead] = field(default_factory=list)
+    """Of snapshots that are on their way to others."""
+
+    receive: list[Receive] = field(default_factory=list)
+    """Of the one snapshot that is on its way here, to be done in order."""
+
+    restore: SnapshotInfo | None = None
+    """Replace the state machine's state by this kept snapshot's; then call `Engine.snapshots.restored`."""
+
+    settled: list[Any] = field(default_factory=list)
+    """Tokens of requests that took effect within a restored snapshot: nobody here knows their results."""

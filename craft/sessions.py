@@ -15,7 +15,9 @@ Reference: PROTOCOL 5; Raft dissertation 6.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import Enum
+from typing import Any
 
 import msgpack
 
@@ -64,6 +66,17 @@ class Sessions:
     def current(self, server_id: ServerId) -> Session | None:
         """The open session of a server."""
         return self._open.get(server_id)
+
+    def export(self) -> Iterator[tuple[Any, ...]]:
+        """All of them as plain values, in an order that is the same everywhere: for a snapshot."""
+        for server_id, session in sorted(self._open.items()):
+            yield server_id, session.counter, session.nonce, session.below, sorted(session.executed)
+
+    def load(self, exported: Iterable[tuple[Any, ...]]) -> None:
+        """Take in what `export` gave."""
+        for server_id, counter, nonce, below, executed in exported:
+            session = self._open[server_id] = Session(counter, nonce)
+            session.below, session.executed = below, set(executed)
 
     def open(self, server_id: ServerId, counter: int, nonce: bytes) -> Opened:
         """A higher counter ends the lower ones; anything else has no effect."""

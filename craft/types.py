@@ -63,6 +63,11 @@ class Entry(NamedTuple):
     record: bytes
 
     @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return Place(self.term, self.index)
+
+    @property
     def payload(self) -> bytes:
         """The bytes behind the record's header."""
         return self.record[RECORD_HEADER_BYTES:]
@@ -255,6 +260,21 @@ class SnapshotPart(NamedTuple):
 
     kind: SnapshotKind
     data: bytes
+
+
+class StoredSnapshots(NamedTuple):
+    """What a start finds of snapshots.
+
+    `newest` is the last of `kept`, with the engine's parts in it: the state machine has been restored to it.
+    `partial` is one that an earlier run had begun to take from a peer, and its size in bytes.
+    """
+
+    kept: tuple[SnapshotInfo, ...] = ()  # the oldest first
+    newest: tuple[SnapshotInfo, tuple[SnapshotPart, ...]] | None = None
+    partial: tuple[SnapshotId, int] | None = None
+
+
+NO_SNAPSHOTS = StoredSnapshots()
 
 
 class Instant(NamedTuple):

@@ -29,10 +29,10 @@ from craft.errors import FatalError, WireError
 from craft.limits import EngineLimits
 from craft.messages import Frame, Message
 from craft.raft import RaftState, invariants
-from craft.ready import Merged, Ready
+from craft.ready import Merged, Ready, Receive, ReceiveAppend, ReceiveBegin, SnapshotRead
 from craft.storage import Identity
 from craft.storage.memory import MemoryStorage
-from craft.types import Entry, Instant
+from craft.types import Entry, Instant, SnapshotInfo, SnapshotKind, SnapshotPart, StoredSnapshots
 from craft.wire.frames import decode_frame, encode_frames
 from craft.wire.framing import PREFIX_BYTES
 
@@ -57,6 +57,10 @@ class Server:
         self.turns_now = (0, 0)  # (instant, turns at it)
         self.checked_commits = [0] * cluster.groups
         self.checked: list[tuple[Any, ...]] = [()] * cluster.groups
+        self.snapshots = storage.snapshots
+        self.settled: list[Any] = []
+        kept = self.snapshots.kept()
+        newest = kept[-1] if kept else None
         self.engine = Engine(
             server_id,
             cluster.ids,
@@ -64,7 +68,19 @@ class Server:
             limits=cluster.limits,
             rng=random.Random(cluster.rng.getrandbits(64)),
             now=self.now(),
+            cluster_id="test",
+            captures=True,
+            stored=StoredSnapshots(
+                kept, None if newest is None else (newest, self.restore(newest)), self.snapshots.partial()
+            ),
         )
+
+    def restore(self, info: SnapshotInfo) -> tuple[SnapshotPart, ...]:
+        """Take a snapshot's state; returns the engine's parts."""
+        parts = tuple(self.snapshots.parts(info.id))
+        [machine] = [part.data for part in parts if part.kind is SnapshotKind.MACHINE]
+        self.applied = [tuple(item) for item in msgpack.unpackb(machine)]
+        return tuple(part for part in parts if part.kind is SnapshotKind.ENGINE)
 
     def now(self) -> Instant:
         return Instant(self.cluster.time, self.cluster.clock_of(self.id))
@@ -85,6 +101,23 @@ def _link_down(peer: int, refused: bool, server: Server) -> None:
 
 def _loaded(number: int, entries: tuple[Entry, ...], server: Server) -> None:
     server.engine.loaded(number, entries, server.now())
+
+
+def _snapshot_read(piece: SnapshotRead, data: bytes | None, server: Server) -> None:
+    server.engine.snapshots.read(piece, data, server.now())
+
+
+def _receive(step: Receive, server: Server) -> None:
+    store, engine, now = server.snapshots, server.engine, server.now()
+    if isinstance(step, ReceiveBegin):
+        engine.snapshots.begun(step.snapshot, store.begin(step.snapshot, step.size), now)
+    elif isinstance(step, ReceiveAppend):
+        store.append(step.snapshot, offset=step.offset, data=step.data)
+        engine.snapshots.appended(step.snapshot, step.offset + len(step.data), now)
+    else:
+        info = store.finish(step.snapshot)
+        parts = tuple(part for part in store.parts(info.id) if part.kind is SnapshotKind.ENGINE)
+        engine.snapshots.received(info, parts, now)
 
 
 class Cluster:
@@ -276,12 +309,37 @@ class Cluster:
                 load.group, first_index=load.first_index, last_index=load.last_index, bytes_max=load.bytes_max
             )
             self._later(server, 50_000, partial(_loaded, load.number, entries))
+        self._carry_out_snapshots(server, ready)
         for token in ready.reads:
             server.served.append(token)
             self.history.served(token, server.position)
         if ready.apply:
             merged = tuple(ready.apply)
             self._later(server, self._draw(self.apply), lambda s: self._apply(s, merged))
+
+    def _carry_out_snapshots(self, server: Server, ready: Ready) -> None:
+        store = server.snapshots
+        if ready.capture is not None:
+            machine = SnapshotPart(SnapshotKind.MACHINE, msgpack.packb(server.applied))
+            head, parts = ready.capture.head, (*ready.capture.parts, machine)
+            self._later(
+                server, 5 * MS, lambda s: s.engine.snapshots.captured(store.write(head, parts), s.now())
+            )
+        for piece in ready.snapshot_reads:
+            data = store.read(piece.snapshot, offset=piece.offset, bytes_max=piece.bytes_max)
+            self._later(server, MS, partial(_snapshot_read, piece, data))
+        for step in ready.receive:
+            self._later(server, MS, partial(_receive, step))
+        if ready.settled:
+            server.settled += ready.settled
+        if ready.restore is not None:
+            info = ready.restore
+
+            def restored(s: Server) -> None:
+                s.restore(info)
+                s.engine.snapshots.restored(s.now())
+
+            self._later(server, 5 * MS, restored)
 
     def _apply(self, server: Server, run: tuple[Merged, ...]) -> None:
         for merged in run:

@@ -24,6 +24,11 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SnapshotChunk,
+    SnapshotFetch,
+    SnapshotInstalled,
+    SnapshotOffer,
+    SnapshotWanted,
     SuspectAccepted,
     Suspected,
     TimeoutNow,
@@ -36,6 +41,7 @@ from craft.types import (
     EntryKind,
     Place,
     Proposal,
+    SnapshotId,
     make_entry,
 )
 
@@ -46,6 +52,7 @@ groups = st.integers(0, GROUPS_MAX - 1)
 server_ids = st.integers(0, SERVER_ID_MAX)
 places = st.builds(Place, numbers, numbers)
 bodies = st.binary(max_size=40)
+snapshot_ids = st.builds(SnapshotId, numbers, numbers)
 server_sets = st.frozensets(server_ids, max_size=5)
 disk_ids = st.text("0123456789abcdef", max_size=32)
 bound_disks = st.dictionaries(server_ids, disk_ids, max_size=5).map(
@@ -122,6 +129,11 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
             st.builds(GroupReport, places, places, places, configurations, st.booleans()), max_size=3
         ).map(tuple),
     ),
+    SnapshotWanted: st.builds(SnapshotWanted, numbers),
+    SnapshotOffer: st.builds(SnapshotOffer, snapshot_ids, numbers, st.lists(numbers, max_size=3).map(tuple)),
+    SnapshotFetch: st.builds(SnapshotFetch, snapshot_ids, numbers, numbers),
+    SnapshotChunk: st.builds(SnapshotChunk, snapshot_ids, numbers, numbers, bodies),
+    SnapshotInstalled: st.builds(SnapshotInstalled, numbers),
 }
 messages = st.one_of(*BY_TYPE.values())
 frames = st.builds(

@@ -38,7 +38,7 @@ FLOORS = """
 1  wire/
 
 2  folding < remerging engine/
-2  applying < tailing
+2  applying < tailing restoring
 2  logs
 
 3  storage < storage.held storage.snapshots/ < storage.memory/ storage.rocks/

@@ -318,6 +318,12 @@ RELATIONS = (
         margin=FRAME_ROOM_BYTES,
     ),
     Relation(
+        ("engine.snapshot_chunk_bytes",),
+        "transport.frame_bytes_max",
+        "so that a piece of a snapshot fits in a frame",
+        margin=FRAME_ROOM_BYTES,
+    ),
+    Relation(
         ("transport.frame_bytes_max",),
         "transport.send_queue_bytes_max",
         "so that one frame alone does not drop the link",

@@ -19,7 +19,10 @@ from typing import Any
 from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.engine import (
+    capturing,
     committing,
+    compacting,
+    installing,
     leading,
     linking,
     loading,
@@ -30,17 +33,17 @@ from craft.engine import (
     reading,
     rungs,
     status,
+    transferring,
     writing,
 )
 from craft.engine.dispatch import HANDLERS
-from craft.engine.state import MS, EngineState, LeaderQueue, SessionState
+from craft.engine.snapshots import SnapshotCalls
+from craft.engine.state import MS, EngineState, LeaderQueue, SessionState, Snapshots
 from craft.errors import NotReady, Overloaded, WireError
 from craft.limits import EngineLimits
 from craft.membership import Change, Members, encode_changes
 from craft.merge import Merger
-from craft.messages import (
-    Frame,
-)
+from craft.messages import Frame
 from craft.placement import Placement
 from craft.raft import Raft, Role, replication, suspicion
 from craft.raft import membership as raft_membership
@@ -49,6 +52,7 @@ from craft.ready import Ready
 from craft.sessions import NONCE_BYTES, OPEN, Sessions
 from craft.types import (
     DEMAND_MAX,
+    NO_SNAPSHOTS,
     Entry,
     GroupId,
     Instant,
@@ -56,6 +60,7 @@ from craft.types import (
     Position,
     Recovered,
     ServerId,
+    StoredSnapshots,
     Timestamp,
 )
 
@@ -72,7 +77,7 @@ UNSEEN = Place(-1, -1)
 class Engine:
     """One server's groups, merge, sessions and reads."""
 
-    __slots__ = ("state",)
+    __slots__ = ("snapshots", "state")
 
     def __init__(
         self,
@@ -87,10 +92,14 @@ class Engine:
         disk: str = "",
         joined: bool = False,
         roll: Members | None = None,
+        cluster_id: str = "",
+        captures: bool = False,
+        stored: StoredSnapshots = NO_SNAPSHOTS,
     ) -> None:
         """`servers` are the cluster's first ones; `joined`: this one came later. `disk` is its disk's id.
 
         `roll` is the wanted set as this server last knew it: whom to talk to until the merged log tells.
+        `captures`: the state machine can be captured.
         """
         founders = frozenset(servers)
         assert (server_id in founders or joined) and recovered.groups
@@ -127,19 +136,28 @@ class Engine:
                 leader_return_ns=limits.leader_return_ms * MS,
                 leader_return_ns_max=limits.leader_return_ms_max * MS,
             ),
+            snapshots=Snapshots(captures, stored.kept, groups, captured_at=monotonic, partial=stored.partial),
+            cluster_id=cluster_id,
         )
+        self.snapshots = SnapshotCalls(e)
         # Another list than any that a peer still remembers from an earlier incarnation.
         e.leads_version = 1 + rng.getrandbits(32)
-        _make_room(e, groups)
+        e.was_member = not joined
+        self._begin(recovered, stored)
+
+    def _begin(self, recovered: Recovered, stored: StoredSnapshots) -> None:
+        """Go on where the logs and the snapshot end."""
+        e = self.state
+        _make_room(e, len(e.replicas))
         e.counter = recovered.counter
         e.counter_lost = any(found.suspicion for found in recovered.groups)
-        e.dirty = set(range(groups))
+        e.dirty = set(range(len(e.replicas)))
         incarnation = int.from_bytes(e.nonce[:INCARNATION_BYTES], "big")
-        e.was_member = not joined
-        membership.refresh(e)
-        for raft in replicas:
+        for raft in e.replicas:
             raft.state.incarnation = incarnation
             leading.note_appended(e, raft.state)
+        installing.found(e, stored.newest)
+        membership.refresh(e)
         e.reads.add(reading.SessionRead())
         if not e.peers:
             self._stand_where_preferred()
@@ -198,6 +216,7 @@ class Engine:
         peer.frame_due = True
         for raft in e.replicas:
             replication.link_restored(raft.state, peer_id)
+        transferring.link_restored(e, peer_id)
         e.dirty |= e.led
         e.next_heartbeat = e.wake_at = now.monotonic_ns  # say at once who leads what
 
@@ -254,6 +273,8 @@ class Engine:
             placing.tick(e)
             proposing.tick(e)
             membership.tick(e)
+            transferring.tick(e)
+            compacting.tick(e)
         deadlines = [e.next_heartbeat]
         if not e.stopping:
             deadlines += [
@@ -308,7 +329,7 @@ class Engine:
     def complete_to(self) -> Timestamp:
         """Everything that is merged at this timestamp or before is applied here."""
         e = self.state
-        if e.applying or e.merger.drainable:
+        if e.applying or e.merger.drainable or e.snapshots.restoring or e.snapshots.unfounded:
             return max(0, e.applied_timestamp - 1)  # others of that very timestamp may be next
         return e.merger.safe
 
@@ -387,11 +408,13 @@ class Engine:
         e = self.state
         e.now = now
         out = Ready()
+        installing.turn(e, out)  # first: who leads what may change by it
         membership.refresh(e)
         self._note_leaders()
         reading.turn(e)
         proposing.turn(e)
         leading.turn(e)
+        capturing.turn(e, out)
         merging.turn(e, out)
         if e.probes:
             rungs.turn(e)
@@ -399,6 +422,7 @@ class Engine:
         reading.serve(e, out)
         e.unwritten |= e.dirty
         out.write = writing.take_write(e)
+        transferring.turn(e, out)
         membership.tell(e, out)
         linking.turn(e, out)
         out.loads, e.load_requests = e.load_requests, []

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from craft.engine import holding, leading, linking, membership, proposing, reading
+from craft.engine import holding, leading, linking, membership, proposing, reading, transferring
 from craft.engine.state import EngineState
 from craft.messages import (
     AppendAccepted,
@@ -30,6 +30,11 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SnapshotChunk,
+    SnapshotFetch,
+    SnapshotInstalled,
+    SnapshotOffer,
+    SnapshotWanted,
     SuspectAccepted,
     Suspected,
     TimeoutNow,
@@ -112,4 +117,9 @@ HANDLERS: dict[type, Callable[[EngineState, ServerId, Any], None]] = {
     ForwardRefused: _grouped(proposing.handle_forward_refused),
     ReadQuery: reading.handle_query,
     ReadReport: reading.handle_report,
+    SnapshotWanted: transferring.handle_wanted,
+    SnapshotOffer: transferring.handle_offer,
+    SnapshotFetch: transferring.handle_fetch,
+    SnapshotChunk: transferring.handle_chunk,
+    SnapshotInstalled: transferring.handle_installed,
 }

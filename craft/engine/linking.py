@@ -10,10 +10,11 @@ Invariants
 
 from __future__ import annotations
 
-from craft.engine import hearing, holding
+from craft.engine import hearing, holding, transferring
 from craft.engine.loading import begin_load
 from craft.engine.state import MS, EngineState, LoadPurpose, Peer
 from craft.errors import WireError
+from craft.marks import mark
 from craft.messages import (
     Fetch,
     FetchResult,
@@ -273,7 +274,10 @@ def _answer_fetches(e: EngineState) -> None:
         if next_index > r.commit_index:
             continue
         del e.fetches[(peer_id, group)]
-        if next_index <= r.log.offset.index:
+        if next_index <= r.log.start.place.index:
+            mark("fetch of what is compacted")
+            transferring.want(e, peer_id)
+        elif next_index <= r.log.offset.index:
             begin_load(
                 e, LoadPurpose.FETCH, group, peer=peer_id, next_index=next_index, first_index=next_index
             )

@@ -8,7 +8,7 @@ Invariants
 
 from __future__ import annotations
 
-from craft.engine import committing
+from craft.engine import capturing, committing
 from craft.engine.state import EngineState, Loading, LoadPurpose
 from craft.marks import mark
 from craft.messages import FetchResult
@@ -42,9 +42,10 @@ def loaded(e: EngineState, number: int, entries: tuple[Entry, ...]) -> None:
     group = loading.group
     e.dirty.add(group)
     if loading.purpose is LoadPurpose.MERGE:
+        if entries[0].index != e.cursor[group] + 1:
+            return  # a snapshot was installed meanwhile
         mark("entries read back for the merge")
         e.merging_load.discard(group)
-        assert entries[0].index == e.cursor[group] + 1
         deliver_entries(e, group, entries)
     elif loading.purpose is LoadPurpose.APPEND:
         mark("entries read back for a follower")
@@ -77,8 +78,9 @@ def load_append(
     e: EngineState, group: GroupId, peer: ServerId, next_index: Index, *, prev_term: Term | None = None
 ) -> None:
     """Read for a follower that lags. The entry before is read too: its term goes into the append."""
-    if next_index == 1:
-        prev_term = 0
+    start = e.raft(group).log.start.place
+    if next_index == start.index + 1:
+        prev_term = start.term
     first_index = next_index - 1 if prev_term is None else next_index
     begin_load(
         e,
@@ -98,5 +100,6 @@ def deliver_entries(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) 
     if e.merger.held(group) > before:
         e.outstanding[group].extend(entry.index for entry in entries if 1 <= entry.kind <= 3)
     e.cursor[group] = entries[-1].index
+    capturing.note_delivered(e, group, entries)
     if e.awaiting_commit:
         committing.note_delivered(e, group, entries)

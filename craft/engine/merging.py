@@ -14,19 +14,21 @@ from typing import Any
 
 from craft.engine import proposing, rungs
 from craft.engine.loading import begin_load, deliver_entries
-from craft.engine.state import EngineState, LoadPurpose
+from craft.engine.state import Applied, EngineState, LoadPurpose
 from craft.folding import fold
 from craft.marks import mark
 from craft.ready import Merged, Ready
 from craft.sessions import Opened
-from craft.types import Entry, GroupId, Position, Proposal, Timestamp
+from craft.types import Entry, GroupId, Place, Position, Proposal, Timestamp
 
 
 def turn(e: EngineState, out: Ready) -> None:
     """Deliver what has become committed and durable, and merge what has become safe."""
+    if e.snapshots.unfounded:
+        return  # there is nothing that entries could be applied to
     for group in sorted(e.dirty):
         _deliver(e, group)
-    if e.applying:
+    if e.applying or e.snapshots.restoring or out.capture is not None:
         return
     for timestamp, group, entry in e.merger.drain(e.limits.apply_bytes_max):
         e.applying.append(_merge(e, timestamp, group, entry))
@@ -93,6 +95,7 @@ def applied(e: EngineState, position: Position) -> None:
     for merged in e.applying:
         index = e.outstanding[merged.group].popleft()
         assert index == merged.index
+        e.snapshots.applied[merged.group] = Applied(Place(merged.term, merged.index), merged.timestamp)
     last = e.applying[-1]
     e.applied_position, e.applied_timestamp = last.position, last.timestamp
     e.answered_timestamp = max(e.answered_timestamp, last.timestamp)

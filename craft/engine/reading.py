@@ -75,6 +75,8 @@ def discard(e: EngineState, token: Any) -> None:
 
 def serve(e: EngineState, out: Ready) -> None:
     """Hand out the reads whose targets have been reached and applied."""
+    if e.snapshots.restoring or e.snapshots.unfounded:
+        return
     while e.session_reads and e.session_reads[0][0] <= e.applied_position:
         out.reads.append(heapq.heappop(e.session_reads)[2])
     if not e.reads.completed:

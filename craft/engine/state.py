@@ -27,9 +27,25 @@ from craft.messages import AppendAccepted, AppendEntries, Message
 from craft.placement import Placement
 from craft.raft import Raft, RaftState
 from craft.reads import QuorumReads
-from craft.ready import Load, Merged
+from craft.ready import Load, Merged, Receive, SnapshotRead
 from craft.sessions import Sessions
-from craft.types import GroupId, Index, Instant, Member, Place, Position, Proposal, ServerId, Term, Timestamp
+from craft.types import (
+    NOWHERE,
+    GroupId,
+    Index,
+    Instant,
+    Member,
+    Place,
+    Position,
+    Proposal,
+    ServerId,
+    SnapshotId,
+    SnapshotInfo,
+    SnapshotPart,
+    Start,
+    Term,
+    Timestamp,
+)
 
 if typing.TYPE_CHECKING:
     from random import Random
@@ -145,6 +161,84 @@ class Climb(NamedTuple):
     at: tuple[int, ...]  # monotonic: when it reached each rung
 
 
+class Applied(NamedTuple):
+    """The last entry of a group that is applied, or delivered, here."""
+
+    place: Place
+    timestamp: Timestamp
+
+
+class Landmark(NamedTuple):
+    """An entry that a log may be compacted up to, and how much of the log came before its end."""
+
+    place: Place
+    timestamp: Timestamp
+    bytes: int
+
+
+@dataclass(slots=True)
+class Sending:
+    """A snapshot on its way to a peer, who asks for it piece by piece."""
+
+    snapshot: SnapshotId
+    asked: SnapshotRead | None  # not read yet
+    moved_at: int  # monotonic
+
+
+@dataclass(slots=True)
+class Receiving:
+    """A snapshot on its way here."""
+
+    peer: ServerId
+    snapshot: SnapshotId
+    size: int
+    moved_at: int  # monotonic: when it last made progress
+    asked_at: int = 0  # monotonic: when the piece at `arrived` was last asked for
+    begun: bool = False  # we know how much of it is here
+    arrived: int = 0  # bytes
+    written: int = 0  # bytes
+    finishing: bool = False
+
+
+@dataclass(slots=True)
+class Snapshots:
+    """What a server knows of its own snapshots, of those on their way, and what they let it forget."""
+
+    supported: bool  # can the state machine be captured?
+    kept: tuple[SnapshotInfo, ...]  # the oldest first
+    groups: int
+    asked: bool = False  # somebody wants one, now
+    capturing: bool = False
+    captured_at: int = 0  # monotonic: when the last was begun
+    captured_position: Position = 0
+    logged_bytes: int = 0  # delivered since then
+    taken: int = 0  # of this server's own, since it started
+    delivered: list[Applied] = field(default_factory=list)  # by group
+    applied: list[Applied] = field(default_factory=list)  # of command entries, by group
+    totals: list[int] = field(default_factory=list)  # bytes delivered since the start, by group
+    landmarks: list[deque[Landmark]] = field(default_factory=list)  # by group
+    compaction_due: bool = False
+    starts: dict[GroupId, Start] = field(default_factory=dict)  # for the next write
+    unfounded: bool = False  # the logs are compacted, and there is no snapshot to begin from
+    wanted: dict[ServerId, Position] = field(default_factory=dict)  # who asked for one, at or beyond which
+    sending: dict[ServerId, Sending] = field(default_factory=dict)
+    allowed_at: int = 0  # monotonic: when the next piece may be read for a peer
+    partial: tuple[SnapshotId, int] | None = None  # what an earlier run had begun to receive, and its size
+    partial_asked: set[ServerId] = field(default_factory=set)  # who does not have it
+    partial_until: int = 0  # monotonic: so long it is looked for
+    receiving: Receiving | None = None
+    receive: list[Receive] = field(default_factory=list)
+    received: tuple[SnapshotInfo, tuple[SnapshotPart, ...]] | None = None  # to be installed
+    restoring: bool = False
+    installed: int = 0  # of others' snapshots, since the start
+
+    def __post_init__(self) -> None:
+        nothing = Applied(NOWHERE, 0)
+        self.delivered, self.applied = [nothing] * self.groups, [nothing] * self.groups
+        self.totals = [0] * self.groups
+        self.landmarks = [deque() for _ in range(self.groups)]
+
+
 @dataclass(slots=True)
 class EngineState:
     """One server. Free functions in the modules beside this one change it."""
@@ -168,6 +262,8 @@ class EngineState:
     disks: dict[ServerId, str]  # of each peer's connection, and ours
     reads: QuorumReads
     placement: Placement
+    snapshots: Snapshots
+    cluster_id: str = ""
 
     # the turn
     started: int = 0  # monotonic: an echo from before belongs to an earlier incarnation

@@ -3,7 +3,7 @@
 Invariants
 - At most one write is under way; what comes meanwhile is the next one.
 - A group's part of it is taken in this order: its entries, then whether they end a suspicion (PROTOCOL 10),
-  then its term and vote.
+  then its term and vote. Where its log begins anew, storage carries that out first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from craft.types import Write
 
 def take_write(e: EngineState) -> Write | None:
     """What must be written and synced now, if anything, and if nothing is under way."""
-    if e.writing is not None or not (e.unwritten or e.counter_due):
+    if e.writing is not None or not (e.unwritten or e.counter_due or e.snapshots.starts):
         return None
     appends, hard_states, suspicions, groups = [], [], [], []
     for group in sorted(e.unwritten):
@@ -32,11 +32,13 @@ def take_write(e: EngineState) -> Write | None:
         hard_states.append((group, r.hard_state()))  # the commit index rides along (a hint)
         groups.append(group)
     e.unwritten = set()
-    if not groups and not e.counter_due:
+    starts, e.snapshots.starts = e.snapshots.starts, {}
+    if not groups and not e.counter_due and not starts:
         return None
     counter = e.counter if e.counter_due else None
     if e.counter_due:
         e.counter_due, e.counter_write = False, e.next_write
     e.writing, e.writing_groups, e.write_began = e.next_write, tuple(groups), e.now.monotonic_ns
     e.next_write += 1
-    return Write(e.writing, tuple(appends), tuple(hard_states), counter, suspicions=tuple(suspicions))
+    began = tuple(starts[group] for group in sorted(starts))
+    return Write(e.writing, tuple(appends), tuple(hard_states), counter, began, tuple(suspicions))

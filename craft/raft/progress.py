@@ -5,7 +5,7 @@ Knows: indexes and bytes in flight. Must not know: messages, terms, time beyond 
 Invariants
 - `match < next`: so `next >= 1`.
 - PROBE sends one message and waits for its answer; REPLICATE sends ahead of the answers, within a window of
-  bytes.
+  bytes; SNAPSHOT sends nothing, for what the follower needs next is compacted.
 - `match` falls only where the follower itself says that it has lost what it held (PROTOCOL 10).
 - `counted <= match`, and 0 while the follower is suspect.
 
@@ -25,6 +25,7 @@ class ProgressState(Enum):
 
     PROBE = 0
     REPLICATE = 1
+    SNAPSHOT = 2
 
 
 class Progress:
@@ -98,6 +99,16 @@ class Progress:
         self.next = max(self.next, self.match + 1)
         self._forget_inflight()
 
+    def become_snapshot(self) -> None:
+        """What comes next is compacted here: only a snapshot helps (PROTOCOL 7)."""
+        self.state = ProgressState.SNAPSHOT
+        self._forget_inflight()
+
+    def leave_snapshot(self, next_index: Index) -> None:
+        """The follower has what it lacked, from a snapshot or from a peer: ask how far it is."""
+        self.state = ProgressState.PROBE
+        self.next = max(next_index, self.match + 1)
+
     def _forget_inflight(self) -> None:
         self.inflight.clear()
         self.inflight_bytes = 0
@@ -123,7 +134,7 @@ class Progress:
         self.active_at = now
         if moved:
             self.match, self.moved_at = match, now
-        if self.state is ProgressState.PROBE:
+        if self.state is not ProgressState.REPLICATE:
             self.become_replicate()
             self.next = max(verified, self.match) + 1
             return moved
@@ -140,7 +151,7 @@ class Progress:
                 return False
             self.become_probe()
             return True
-        if rejected_index != self.next - 1:
+        if self.state is ProgressState.SNAPSHOT or rejected_index != self.next - 1:
             return False
         self.next = max(min(rejected_index, hint + 1), self.match + 1)
         self.probed = False

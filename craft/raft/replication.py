@@ -59,7 +59,10 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
     loads: list[tuple[ServerId, Index]] = []
     for peer, progress in r.progress.items():  # in rising order
         while _may_send(r, progress):
-            if progress.next <= r.log.offset.index:
+            if progress.next <= r.log.start.place.index:
+                mark("follower needs a snapshot")
+                progress.become_snapshot()
+            elif progress.next <= r.log.offset.index:
                 progress.loading = True
                 loads.append((peer, progress.next))
             elif not _send_from_memory(r, peer, now):
@@ -72,6 +75,8 @@ def _may_send(r: RaftState, progress: Progress) -> bool:
         return False
     if progress.state is ProgressState.PROBE:
         return not progress.probed
+    if progress.state is ProgressState.SNAPSHOT:
+        return False
     return progress.next <= r.log.last_index and progress.inflight_bytes < r.limits.inflight_bytes_max
 
 
@@ -179,6 +184,15 @@ def retry_stalled(r: RaftState, now: int) -> bool:
 def _owes_answer(progress: Progress) -> bool:
     """Is an answer outstanding? So is that of a suspect that holds what clears it and has not said so yet."""
     return progress.waiting() or (progress.suspect and progress.match >= progress.clears_at)
+
+
+def snapshot_installed(r: RaftState, peer: ServerId) -> bool:
+    """By its own word the peer lacks nothing any more that is compacted here. Did we wait for that?"""
+    progress = r.progress.get(peer)
+    if progress is None or progress.state is not ProgressState.SNAPSHOT:
+        return False
+    progress.leave_snapshot(r.log.start.place.index + 1)
+    return True
 
 
 def link_restored(r: RaftState, peer: ServerId) -> None:

@@ -123,6 +123,9 @@ class SnapshotStore(Protocol):
         What is here of any other is dropped: at most one is being taken.
         """
 
+    def partial(self) -> tuple[SnapshotId, int] | None:
+        """The one that an earlier run had begun to take, and its size; None if there is none."""
+
     def append(self, snapshot_id: SnapshotId, *, offset: int, data: bytes) -> None:
         """The next bytes of the one that is being taken."""
 

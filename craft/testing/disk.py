@@ -28,7 +28,7 @@ from craft.recovery import (
     judge,
 )
 from craft.storage.held import HeldLog, carry_out, check_write, suspicions_after
-from craft.storage.snapshots import Snapshots
+from craft.storage.snapshots import NONCE_BITS, Snapshots
 from craft.testing.files import SimulatedFiles
 from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Term, Write
 
@@ -128,7 +128,7 @@ class SimulatedDisk:
             self.files,
             cluster_id=self._cluster_id,
             groups=self.groups,
-            nonce=lambda: self._rng_snapshots.getrandbits(64),
+            nonce=lambda: self._rng_snapshots.getrandbits(NONCE_BITS),
         )
 
     @property

@@ -34,6 +34,11 @@ from craft.messages import (
     ReadReport,
     RequestVote,
     RequestVoteResult,
+    SnapshotChunk,
+    SnapshotFetch,
+    SnapshotInstalled,
+    SnapshotOffer,
+    SnapshotWanted,
     SuspectAccepted,
     Suspected,
     TimeoutNow,
@@ -45,6 +50,7 @@ from craft.types import (
     Entry,
     Place,
     Proposal,
+    SnapshotId,
     decode_entry,
     pack_configuration,
     unpack_configuration,
@@ -85,6 +91,11 @@ CODES: dict[type[Any], int] = {
     ReadQuery: 12,
     ReadReport: 13,
     LeaderPersisted: 14,
+    SnapshotWanted: 15,
+    SnapshotOffer: 16,
+    SnapshotFetch: 17,
+    SnapshotChunk: 18,
+    SnapshotInstalled: 19,
     SuspectAccepted: 21,
     Suspected: 22,
     Cleared: 23,
@@ -105,6 +116,7 @@ def _configuration(value: Any, groups: int) -> Configuration:
 
 _report = record_of(GroupReport, _place, _place, _place, _configuration, a_flag)
 _proposal = record_of(Proposal, a_server, a_number, a_number, a_number, a_number, some_bytes)
+_snapshot = record_of(SnapshotId, a_number, a_number)
 _records = array_of(some_bytes, ITEMS_MAX)
 
 
@@ -125,6 +137,12 @@ def _groups_servers(value: Any, groups: int) -> tuple[tuple[int, tuple[int, ...]
 
 _some_servers = array_of(a_server, SERVERS_MAX)
 
+
+def _indexes(value: Any, groups: int) -> tuple[int, ...]:
+    indexes: tuple[int, ...] = array_of(a_number, groups)(value, groups)
+    return indexes
+
+
 # What each field must be, in the order of the message's own fields.
 _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     RequestVote: (a_group, a_number, a_number, a_number, a_flag, a_flag),
@@ -141,6 +159,11 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     ReadQuery: (a_number,),
     ReadReport: (a_number, _reports),
     LeaderPersisted: (a_group, a_number, a_number),
+    SnapshotWanted: (a_number,),
+    SnapshotOffer: (_snapshot, a_number, _indexes),
+    SnapshotFetch: (_snapshot, a_number, a_number),
+    SnapshotChunk: (_snapshot, a_number, a_number, some_bytes),
+    SnapshotInstalled: (a_number,),
     SuspectAccepted: (a_group, a_number, a_number, a_number, a_number),
     Suspected: (a_group, a_number, a_number),
     Cleared: (a_group, a_number, a_number, a_number),

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from craft.raft.progress import Progress, ProgressState
 
-PROBE, REPLICATE = ProgressState
+PROBE, REPLICATE = ProgressState.PROBE, ProgressState.REPLICATE
 
 
 def probing(next_index: int = 10) -> Progress:

@@ -11,7 +11,7 @@ import pytest
 
 from craft.errors import DamagedSnapshot, InvariantViolation, StorageFailed
 from craft.storage import snapshots
-from craft.storage.snapshots import DirectoryFiles, Files, MemoryFiles, Snapshots, file_name
+from craft.storage.snapshots import DirectoryFiles, Files, MemoryFiles, Snapshots, file_name, part_name
 from craft.testing.files import PowerLost, SimulatedFiles
 from craft.types import BEGINNING, Head, SnapshotId, SnapshotInfo, SnapshotKind, SnapshotPart
 
@@ -220,7 +220,7 @@ def test_what_a_crash_spoilt_is_taken_again(files: Files) -> None:
     store = open_store(files)
     store.begin(info.id, info.size)
     store.append(info.id, offset=0, data=data[:1_000_000])
-    damage(files, file_name(info.id, ".part"), 400_000)
+    damage(files, part_name(info.id, info.size), 400_000)
     again = open_store(files)
     here = again.begin(info.id, info.size)
     assert 200_000 < here < 400_000
@@ -235,7 +235,7 @@ def test_at_most_one_is_being_taken(files: Files) -> None:
     store.begin(first.id, first.size)
     store.append(first.id, offset=0, data=data[:50_000])
     assert store.begin(second.id, second.size) == 0
-    assert [name for name in files.names() if name.endswith(".part")] == [file_name(second.id, ".part")]
+    assert [name for name in files.names() if name.endswith(".part")] == [part_name(second.id, second.size)]
     assert store.begin(first.id, first.size) == 0
 
 

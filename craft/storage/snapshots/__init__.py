@@ -3,7 +3,7 @@
 Files are named by position and random number, and by what they are:
 
 - `….snapshot` whole: it got this name after it was synced, and its name is synced since;
-- `….part` a peer's that is being taken, which a restart goes on with;
+- `….part` a peer's that is being taken, which a restart goes on with; its name says how long it will be;
 - `….new` being written: of no use to anyone after a crash;
 - `….damaged` one that was found damaged. It is kept for whoever wants to know why, one at most, and under
   this name no start reads it again.
@@ -39,6 +39,9 @@ log = logging.getLogger("craft.storage")
 KEPT_MAX = 2
 """A damaged newest one costs time then, not the server (PROTOCOL 7)."""
 
+NONCE_BITS = 63
+"""Of the random number in a name: it travels as a number of the wire."""
+
 READ_BYTES = 256 * 1024
 """Read, checked and handed on at a time."""
 
@@ -46,6 +49,7 @@ SYNC_BYTES = 8 * 1024 * 1024
 """A growing file is synced this often: what a disk takes in a few tens of milliseconds."""
 
 WHOLE, TAKEN, WRITTEN, DAMAGED = ".snapshot", ".part", ".new", ".damaged"
+_PART = re.compile(r"(\d{20})-([0-9a-f]{16})-(\d+)\.part")
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{16})(\.\w+)")
 
 
@@ -66,7 +70,7 @@ class Snapshots:
         *,
         cluster_id: str,
         groups: int,
-        nonce: Callable[[], int] = lambda: secrets.randbits(64),
+        nonce: Callable[[], int] = lambda: secrets.randbits(NONCE_BITS),
     ) -> None:
         self._files = files
         self._nonce = nonce
@@ -179,7 +183,7 @@ class Snapshots:
 
     def begin(self, snapshot_id: SnapshotId, size: int) -> int:
         """Begin to take a peer's, or go on with what is here of that very one: returns how many bytes are."""
-        name = file_name(snapshot_id, TAKEN)
+        name = part_name(snapshot_id, size)
         with _failing(f"taking {name}"):
             self._drop_parts(but=name)
             here = self._clean_prefix(name, size) if name in self._files.names() else 0
@@ -187,6 +191,14 @@ class Snapshots:
                 self._files.create(name)
         self._taking = _Taking(snapshot_id, size, here)
         return here
+
+    def partial(self) -> tuple[SnapshotId, int] | None:
+        """The one that an earlier run had begun to take, and its size; None if there is none."""
+        with _failing("looking for parts of snapshots"):
+            names = self._files.names()
+        for match in filter(None, map(_PART.fullmatch, names)):
+            return SnapshotId(int(match[1]), int(match[2], 16)), int(match[3])
+        return None
 
     def _drop_parts(self, *, but: str = "") -> None:
         for name in self._files.names():
@@ -214,7 +226,7 @@ class Snapshots:
         end = offset + len(data)
         if end > taking.size:
             raise DamagedSnapshot(f"{snapshot_id} was to have {taking.size} bytes and has {end} at least")
-        name = file_name(snapshot_id, TAKEN)
+        name = part_name(snapshot_id, taking.size)
         with _failing(f"taking {name}"):
             self._files.append(name, data)
             if end // SYNC_BYTES != offset // SYNC_BYTES:
@@ -227,7 +239,7 @@ class Snapshots:
         if taking is None or taking.id != snapshot_id:
             raise InvariantViolation(f"{snapshot_id} ends; being taken is {taking}")
         try:
-            return self._keep(file_name(snapshot_id, TAKEN), snapshot_id)
+            return self._keep(part_name(snapshot_id, taking.size), snapshot_id)
         except DamagedSnapshot:
             with _failing("dropping a damaged snapshot"):
                 self._drop_parts()
@@ -237,6 +249,11 @@ class Snapshots:
 def file_name(snapshot_id: SnapshotId, suffix: str = WHOLE) -> str:
     """The name of a snapshot's file: by position, so that names sort as snapshots do."""
     return f"{snapshot_id.position:020d}-{snapshot_id.nonce:016x}{suffix}"
+
+
+def part_name(snapshot_id: SnapshotId, size: int) -> str:
+    """The name of a peer's while it is being taken."""
+    return f"{file_name(snapshot_id, '')}-{size}{TAKEN}"
 
 
 def id_of(name: str, suffix: str = WHOLE) -> SnapshotId | None:
