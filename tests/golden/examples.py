@@ -31,7 +31,7 @@ from craft.messages import (
     Suspected,
     TimeoutNow,
 )
-from craft.types import Configuration, EntryKind, Place, Proposal, make_entry
+from craft.types import Configuration, EntryKind, Place, Proposal, SnapshotId, make_entry
 from craft.wire import MAGIC, Hello, Refusal, Welcome
 
 STAMP = 1_700_000_000_000_000_000
