@@ -154,7 +154,9 @@ def table(answers: Mapping[str, Status]) -> str:
 
 
 def _block(address: str, status: Status) -> str:
-    return "\n".join([*_head(address, status), "", *_groups(status), *_rungs(status), *_peers(status)])
+    return "\n".join(
+        [*_head(address, status), *_suspect(status), "", *_groups(status), *_rungs(status), *_peers(status)]
+    )
 
 
 def _head(address: str, status: Status) -> list[str]:
@@ -175,6 +177,31 @@ def _head(address: str, status: Status) -> list[str]:
         *_clock(status["clock"]),
         f"  pending  {status['pending_requests']} requests, {status['pending_reads']} reads",
     ]
+
+
+def _suspect(status: Status) -> list[str]:
+    """In which groups it counts for nothing, why, and what each waits for."""
+    suspect = [group for group in status["groups"] if group["suspicion"] is not None]
+    if not suspect:
+        return []
+    named = ", ".join(str(group["group"]) for group in suspect)
+    words = [f"counts for nothing in group {named}"]
+    words += sorted({group["suspicion"] for group in suspect})
+    words += [f"group {group['group']} is cleared by {_clears(group)}" for group in suspect]
+    lines = [
+        line
+        for text in words
+        for line in textwrap.wrap(text, COLUMNS, initial_indent=INDENT, subsequent_indent=INDENT)
+    ]
+    return [lines[0].replace(INDENT, "  suspect  ", 1), *lines[1:]]
+
+
+def _clears(group: Mapping[str, Any]) -> str:
+    if group["clears_at"] is not None:
+        return f"entry {group['clears_at']['index']} of term {group['clears_at']['term']}"
+    if group["leader"] is not None:
+        return f"what server {group['leader']}, its leader, appends next"
+    return "its next leader, or its last one"
 
 
 def _clock(clock: Mapping[str, Any]) -> list[str]:

@@ -361,6 +361,12 @@ class Engine:
         e = self.state
         return bool(e.dirty or e.unrouted or e.reads.completed) or e.merger.drainable
 
+    @property
+    def suspicions(self) -> dict[GroupId, str]:
+        """Why this server is suspect, in the groups in which it is."""
+        replicas = (raft.state for raft in self.state.replicas)
+        return {r.group: r.suspicion for r in replicas if r.suspect}
+
     def trust(self, now: Instant) -> None:
         """End every suspicion here, by the operator's word: nothing that was synced is missing.
 

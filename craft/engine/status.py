@@ -100,6 +100,9 @@ def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
         "queued_bytes": e.queues[group].bytes,
         "memory_bytes": r.log.bytes,
         "transfer_to": r.transfer_to,
+        "suspicion": r.suspicion or None,
+        "clears_at": None if r.clears_at is None else r.clears_at._asdict(),
+        "suspects": [peer for peer, progress in r.progress.items() if progress.suspect],
     }
 
 

@@ -31,6 +31,7 @@ from craft.server.measures import Measures
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
 from craft.server.space import Space
+from craft.server.suspecting import Suspicions
 from craft.server.syncing import Syncer
 from craft.server.tailing import Subscription, Tails
 from craft.server.waking import Waker, set_alarm
@@ -38,7 +39,7 @@ from craft.server.watching import Watch
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
-from craft.types import Instant, Position, Recovered, ServerId, Timestamp, Write
+from craft.types import GroupId, Instant, Position, Recovered, ServerId, Timestamp, Write
 
 log = logging.getLogger("craft.server")
 
@@ -89,6 +90,7 @@ class Server(Generic[M]):
         self._to_apply = trio.Event()
         self._syncer: Syncer | None = None  # while the server runs
         self._reclaiming = Reclaiming(storage)
+        self._suspicions = Suspicions(self._engine)
         self._writing = 0  # the number of the write that is being synced
         self._synced: int | None = None
         self._sync_error: BaseException | None = None
@@ -246,15 +248,17 @@ class Server(Generic[M]):
         }
 
     def recent_merged(self, after: int = 0) -> list[dict[str, Any]]:
-        """The last merged entries after a position, with the digest of the log up to each.
-
-        At most 4096 are remembered.
-        """
+        """The last merged entries after a position (at most 4096), with the digest of the log up to each."""
         return recent_merged(self._engine.state, after)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every counter, gauge and histogram as plain values with names, units and help."""
         return self.measures.collect(self._inbox, self._applier)
+
+    def trust(self) -> list[GroupId]:
+        """Nothing that was synced is missing, by the operator's word; returns the groups suspect so far."""
+        self._wake()
+        return self._suspicions.trust(self._now())
 
     # -- plumbing ---------------------------------------------------------------------------------
 
@@ -341,6 +345,7 @@ class Server(Generic[M]):
             engine.persisted(self._synced, now)
             self._synced = None
             self._reclaiming.synced()
+            self._suspicions.look()
         if self._applied is not None:
             self._finish_apply(self._applied, now)
             self._applied = None

@@ -14,6 +14,7 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
   disk: up to where it is compacted, known committed, and there at all, and some entries from an index on.
 - `snapshots` `nil` → `[[position, nonce, size], …]`: those that this server keeps, the oldest first.
 - `snapshot` `[position, nonce, offset]` → bytes of one's file, from there on; nil where it is kept no more.
+- `trust` `server id` → the groups in which this server was suspect, and is not any more (PROTOCOL 10).
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -211,6 +212,14 @@ async def _servers(server: Server[Any], argument: Any) -> Any:
     return [list(one) for one in server.transport.client_addresses().items()]
 
 
+async def _trust(server: Server[Any], argument: Any) -> Any:
+    if type(argument) is not int or argument != server.config.server_id:
+        raise BadRequest(
+            f"trust takes {shown(argument)}; allowed is the id of this server, {server.config.server_id}"
+        )
+    return server.trust()
+
+
 def _no_argument(operation: str, argument: Any) -> None:
     if argument is not None:
         raise BadRequest(f"{operation} takes {shown(argument)}; allowed is nil")
@@ -227,6 +236,7 @@ OPERATIONS: Operations = {
     "snapshots": _snapshots,
     "snapshot": _snapshot,
     "servers": _servers,
+    "trust": _trust,
 }
 """What a client may ask without a session."""
 

@@ -164,6 +164,12 @@ class Measures:
             help="Proposed and not answered.",
             read=lambda: e.pending_bytes,
         )
+        gauge(
+            "craft_suspect_groups",
+            unit="groups",
+            help="Groups in which this server may have lost a synced tail, and counts for nothing.",
+            read=lambda: sum(raft.state.suspect for raft in e.replicas),
+        )
         gauge("craft_groups_led", unit="groups", help="Groups led by this server.", read=lambda: len(e.led))
         gauge(
             "craft_blocking_group",
