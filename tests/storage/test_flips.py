@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from tests.storage import served
 from tests.storage.flips import campaign, images
 
 
@@ -19,3 +20,10 @@ def test_a_flipped_byte_is_never_read_as_data(tmp_path: pathlib.Path, number: in
     assert not wrong
     outcomes = {told for tally in found.values() for told in tally}
     assert {"right", "DamagedStorage", "snapshot skipped"} <= outcomes
+
+
+async def test_a_server_serves_what_was_written_or_says_why_not(tmp_path: pathlib.Path) -> None:
+    """A sample of `python -m tests.storage.served`: a whole server on top."""
+    found, wrong = await served.campaign(tmp_path, 2)
+    assert not wrong
+    assert {"right", "DamagedStorage"} <= {told for tally in found.values() for told in tally}
