@@ -278,6 +278,7 @@ def test_a_crash_between_any_two_steps_of_a_write_costs_only_what_was_being_writ
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever the power cut took or left: those that were kept still are, or the new one is, whole."""
+    monkeypatch.setattr(snapshots, "WRITE_BYTES", 6_000)
     monkeypatch.setattr(snapshots, "SYNC_BYTES", 20_000)
     steps = 0
     while True:

@@ -45,6 +45,9 @@ NONCE_BITS = 63
 READ_BYTES = 256 * 1024
 """Read, checked and handed on at a time."""
 
+WRITE_BYTES = 256 * 1024
+"""Written at a time, at least; a block and a part's end more at most."""
+
 SYNC_BYTES = 8 * 1024 * 1024
 """A growing file is synced this often: what a disk takes in a few tens of milliseconds."""
 
@@ -143,10 +146,10 @@ class Snapshots:
 
     def _write_blocks(self, name: str, blocks: Iterable[bytes]) -> None:
         unsynced = 0
-        for block in blocks:
+        for data in _gathered(blocks):
             with _failing(f"writing {name}"):
-                self._files.append(name, block)
-                unsynced += len(block)
+                self._files.append(name, data)
+                unsynced += len(data)
                 if unsynced >= SYNC_BYTES:
                     self._files.sync(name)
                     unsynced = 0
@@ -244,6 +247,19 @@ class Snapshots:
             with _failing("dropping a damaged snapshot"):
                 self._drop_parts()
             raise
+
+
+def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth a call of the system's: state machines may give tiny parts."""
+    gathered: list[bytes] = []
+    size = 0
+    for block in blocks:
+        gathered.append(block)
+        size += len(block)
+        if size >= WRITE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)
 
 
 def file_name(snapshot_id: SnapshotId, suffix: str = WHOLE) -> str:
