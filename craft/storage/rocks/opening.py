@@ -75,6 +75,16 @@ class Opened(NamedTuple):
 
 def open_and_judge(directory: Directory, side: SideFiles, settings: Settings) -> Opened:
     """Open the log, judge it and carry out the verdict; raises if it may not be used."""
+    try:
+        return _open_and_judge(directory, side, settings)
+    except DamagedStorage as error:
+        # What was read may have been a copy; what is damaged is the original.
+        text = str(error).replace(str(directory.judged), str(directory.log))
+        named = text if str(directory.path) in text else f"{directory.log}: {text}"
+        raise DamagedStorage(named) from error
+
+
+def _open_and_judge(directory: Directory, side: SideFiles, settings: Settings) -> Opened:
     directory.settle()
     db, error = _open_strictly(directory, settings)
     if db is None:
