@@ -60,6 +60,10 @@ class Remerger:
         group = self._merger.blocking
         return Wanted(group, self._next[group])
 
+    def first(self, group: GroupId) -> Index:
+        """The next index of a group."""
+        return self._next[group]
+
     def take(self, group: GroupId, entries: tuple[Entry, ...]) -> list[Remerged]:
         """Committed entries of a group, from `wanted` on; returns what can be merged now, in order."""
         assert entries and entries[0].index == self._next[group], "entries follow without a gap"

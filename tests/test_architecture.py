@@ -37,7 +37,7 @@ FLOORS = """
 1  clock.samples < clock.selection < clock.discipline
 1  wire/
 
-2  folding < remerging engine/
+2  folding < remerging < engine/
 2  applying < tailing restoring
 2  logs
 

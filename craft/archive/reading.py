@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from craft.archive.files import BASE, Manifest, frames, read_manifest, segments
+from craft.engine.resuming import resume
 from craft.errors import ConfigError, DamagedBackup, DamagedStorage
 from craft.recovery import check_record, check_successor
 from craft.remerging import Remerged, Remerger
@@ -80,10 +81,7 @@ class Backup:
         """What merges the logs, from the base on."""
         if self.head is None:
             return Remerger.from_the_beginning(self.manifest.groups)
-        raise ConfigError(
-            f"{self.directory} begins with a snapshot at position {self.head.position}, whose sessions this"
-            " version does not read; allowed: a backup from the beginning"
-        )
+        return resume(self.head, self.base_parts())
 
     def cut(self, group: GroupId) -> Cut:
         """Behind which place a group's log begins."""

@@ -19,13 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from craft import restoring
 from craft.applying import Applier
 from craft.archive.files import sync_names
 from craft.archive.reading import Backup
 from craft.archive.surviving import Survivors
 from craft.config import Config
+from craft.engine import capturing
 from craft.errors import ConfigError
-from craft.folding import DIGEST_BYTES
+from craft.folding import DIGEST_BYTES, Fold
+from craft.membership import Members
 from craft.state_machine import Snapshots, StateMachine
 from craft.storage.rocks import RocksStorage
 from craft.types import (
@@ -71,6 +74,9 @@ def replay(backup: Backup, machine: StateMachine, *, until: Timestamp | None = N
         )
     applier = Applier(machine)
     remerger = backup.remerger()
+    if backup.head is not None:
+        _check_machine(machine)
+        restoring.restore(backup.base_parts(), applier)
     digest = bytes(DIGEST_BYTES) if backup.head is None else backup.head.digest
     reached = Replayed(manifest.begin_position, manifest.begin_timestamp, digest, 0)
     for one in backup.merged(remerger):
@@ -98,6 +104,9 @@ def recover(survivors: Survivors, machine: StateMachine, config: Config) -> Repl
     check(config, survivors.cluster_id, machine)
     applier = Applier(machine)
     reached = Replayed(0, 0, bytes(DIGEST_BYTES), 0)
+    if survivors.base is not None:
+        restoring.restore(survivors.base.parts(), applier)
+        reached = Replayed(*survivors.base.head[1:4], 0)
     for one, _ in survivors.merged():
         applier.run([one.merged])
         reached = Replayed(one.merged.position, one.merged.timestamp, one.digest, 0)
@@ -116,6 +125,10 @@ def check(config: Config, cluster_id: str, machine: StateMachine) -> None:
         )
     if config.data_dir.exists() and (not config.data_dir.is_dir() or any(config.data_dir.iterdir())):
         raise ConfigError(f"data_dir: {config.data_dir} is there already; allowed: one that is not, or empty")
+    _check_machine(machine)
+
+
+def _check_machine(machine: StateMachine) -> None:
     if not isinstance(machine, Snapshots):
         raise ConfigError(
             f"{type(machine).__name__} cannot be restored: it has no methods snapshot and restore"
@@ -145,7 +158,7 @@ def _make(directory: Path, config: Config, reached: Replayed, machine: Snapshots
     )
     try:
         storage.recover()
-        storage.snapshots.write(head, _parts(machine))
+        storage.snapshots.write(head, _parts(config, machine))
         states = tuple((group, HardState(FIRST.term, None, FIRST.index)) for group in groups)
         starts = tuple(Start(group, cut, keep=False) for group in groups)
         storage.write(Write(1, (), states, None, starts))
@@ -154,7 +167,10 @@ def _make(directory: Path, config: Config, reached: Replayed, machine: Snapshots
         storage.close()
 
 
-def _parts(machine: Snapshots) -> Iterator[SnapshotPart]:
-    """Nothing of the engine's, for there are no sessions; and the state."""
+def _parts(config: Config, machine: Snapshots) -> Iterator[SnapshotPart]:
+    """The servers of the new cluster, no sessions, and the state."""
+    state = Fold()
+    state.members = Members(config.servers)
+    yield from capturing.pack(state)
     for chunk in machine.snapshot()():
         yield SnapshotPart(SnapshotKind.MACHINE, chunk)

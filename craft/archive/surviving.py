@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from craft.engine.resuming import resume
 from craft.errors import ConfigError
 from craft.remerging import Remerged, Remerger
-from craft.storage.rocks.peeking import StoppedServer
+from craft.storage.rocks.peeking import Peeked, StoppedServer
 from craft.types import Entry, GroupId, Index, Place, Position, ServerId, Timestamp
 
 PIECE_ENTRIES = 64
@@ -58,16 +59,27 @@ class Survivors:
         _check(self.stopped)
         self.cluster_id = stopped[0].identity.cluster_id
         self.groups = stopped[0].groups
+        self.base = self._find_base()
         self._best = [self._find_best(group) for group in range(self.groups)]
+
+    def _find_base(self) -> Peeked | None:
+        """The newest snapshot of any survivor, where logs are compacted; None: they are whole."""
+        if not any(one.start(group).place.index for one in self.stopped for group in range(self.groups)):
+            return None
+        found = [snapshot for one in self.stopped for snapshot in one.snapshots()]
+        if not found:
+            raise ConfigError(
+                f"{self.stopped[0].path}: logs are compacted, and no survivor has a whole snapshot; allowed:"
+                " a backup, by `craft restore`"
+            )
+        return max(found, key=lambda one: one.head.position)
 
     def _find_best(self, group: GroupId) -> tuple[StoppedServer, Best]:
         found = []
         for one in self.stopped:
-            last = one.last(group)
-            place, timestamp = (
-                (Place(0, 0), 0) if last is None else (Place(last.term, last.index), last.timestamp)
-            )
-            found.append((place, timestamp, one))
+            last, start = one.last(group), one.start(group)
+            place = start.place if last is None else Place(last.term, last.index)
+            found.append((place, start.timestamp if last is None else last.timestamp, one))
         place, timestamp, owner = max(found, key=lambda each: each[0])
         committed = max(one.hard_state(group).commit for one in self.stopped)
         return owner, Best(owner.identity.server_id, place, timestamp, min(committed, place.index))
@@ -75,7 +87,9 @@ class Survivors:
     def merged(self) -> Iterator[tuple[Remerged, bool]]:
         """The merged log, to its end; whether each is certain, as is every one before it."""
         remerger = Remerger.from_the_beginning(self.groups)
-        logs = [self._pieces(group) for group in range(self.groups)]
+        if self.base is not None:
+            remerger = resume(self.base.head, self.base.parts())
+        logs = [self._pieces(group, remerger.first(group)) for group in range(self.groups)]
         certain = True
         while not remerger.ended:
             group = remerger.wanted.group
@@ -87,10 +101,10 @@ class Survivors:
             for one in out:
                 yield one, certain
 
-    def _pieces(self, group: GroupId) -> Iterator[tuple[Entry, ...]]:
+    def _pieces(self, group: GroupId, first: Index) -> Iterator[tuple[Entry, ...]]:
         owner, best = self._best[group]
         piece: list[Entry] = []
-        for entry in owner.entries(group, 1, best.last.index):
+        for entry in owner.entries(group, first, best.last.index):
             piece.append(entry)
             # A piece ends where what is known committed does: only that closes a group for certain.
             if len(piece) >= PIECE_ENTRIES or entry.index >= best.committed:
@@ -101,8 +115,8 @@ class Survivors:
 
     def inventory(self) -> Inventory:
         """Read everything once, and say what there is."""
-        certain = certain_timestamp = position = timestamp = 0
-        digest = bytes(16)
+        position, timestamp, digest = (0, 0, bytes(16)) if self.base is None else self.base.head[1:4]
+        certain, certain_timestamp = position, timestamp
         for one, known in self.merged():
             position, timestamp, digest = one.merged.position, one.merged.timestamp, one.digest
             if known:
@@ -124,8 +138,3 @@ def _check(stopped: Sequence[StoppedServer]) -> None:
         other = ids.setdefault(identity.server_id, one)
         if other is not one:
             raise ConfigError(f"{one.path} and {other.path} are both of server {identity.server_id}")
-        if any(one.start(group).place.index for group in range(one.groups)):
-            raise ConfigError(
-                f"{one.path}: its logs are compacted, and this version recovers from whole logs only;"
-                " allowed: a backup, by `craft restore`"
-            )

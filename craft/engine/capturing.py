@@ -23,6 +23,7 @@ import msgpack
 from craft.client_sessions import ClientSessions
 from craft.engine.state import MS, Applied, EngineState, Landmark
 from craft.errors import DamagedSnapshot
+from craft.folding import Folded
 from craft.marks import mark
 from craft.membership import Members
 from craft.ready import Capture, Ready
@@ -114,7 +115,7 @@ def keep(e: EngineState, info: SnapshotInfo) -> None:
 # -- the engine's parts ----------------------------------------------------------------------------
 
 
-def pack(e: EngineState) -> Iterator[SnapshotPart]:
+def pack(e: Folded) -> Iterator[SnapshotPart]:
     """The wanted set of servers and the sessions, as they stand."""
     yield _part("members", [e.members.pack()])
     yield _part("servers", e.sessions.export())

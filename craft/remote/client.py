@@ -130,7 +130,7 @@ class Client:
         """Follow the merged log: `async with client.subscribe(after=position) as batches:`, then `async for`.
 
         Yields batches of what is applied after that position, without a gap, from whichever server is
-        reached: positions are equal on all. None: from where the server that we are connected to is now.
+        reached: positions are equal on all. None: from where our server is when the first batch is asked for.
         Raises Compacted where that is compacted, Overloaded, Unreachable.
         """
         if after is not None and after < 0:

@@ -214,7 +214,7 @@ class Server(Generic[M]):
         slows the cluster: raises TooSlow, with the position to go on from, for who falls behind what memory
         holds. Raises Compacted, which says where one may begin, Overloaded, NotReady (the server ended).
         """
-        return self.tails.follow(after)
+        return self.tails.follow(self.tails.begin(after))
 
     async def _read(self, add: Callable[[], Read]) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()

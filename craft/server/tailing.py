@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from craft.engine import Engine
+from craft.engine.resuming import resume
 from craft.errors import Compacted, CraftError, NotReady, Overloaded, TooSlow
 from craft.limits import TailLimits
 from craft.ready import Merged
@@ -26,7 +27,7 @@ from craft.remerging import Remerged, Remerger, Wanted
 from craft.stats import Metrics
 from craft.storage import Storage
 from craft.tailing import Recent, TailEntry, tail_entry
-from craft.types import BEGINNING, Entry, GroupId, Index, Position, SnapshotId, SnapshotInfo
+from craft.types import Entry, GroupId, Index, Position, SnapshotId, SnapshotInfo
 
 Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[tuple[TailEntry, ...]]]"
 """Entered, it hands out batches of entries."""
@@ -110,13 +111,17 @@ class Tails:
 
     # -- following ---------------------------------------------------------------------------------
 
-    @trio.as_safe_channel
-    async def follow(self, after: Position | None) -> AsyncGenerator[tuple[TailEntry, ...], None]:
-        """Batches after a position; None: from now on."""
+    def begin(self, after: Position | None) -> Position:
+        """Where a subscriber begins; None: now, and not when it asks for its first batch."""
         if after is not None and after < 0:
             raise ValueError(f"after is {after!r}; allowed is a position, 0 or greater")
+        return self.recent.end if after is None else after
+
+    @trio.as_safe_channel
+    async def follow(self, after: Position) -> AsyncGenerator[tuple[TailEntry, ...], None]:
+        """Batches after a position."""
         with self._counted():
-            cursor = Cursor(self, self.recent.end if after is None else after)
+            cursor = Cursor(self, after)
             while True:
                 yield await cursor.next()
 
@@ -162,19 +167,38 @@ class Tails:
     @property
     def retained(self) -> Position:
         """The first position that one may subscribe after."""
-        compacted = any(self._start(group) for group in range(len(self._engine.state.replicas)))
-        return self.recent.start if compacted else 0
+        if not any(self._start(group) for group in range(len(self._engine.state.replicas))):
+            return 0
+        return min([self.recent.start, *(info.head.position for info in self._bases())])
 
     def _start(self, group: int) -> Index:
         return self._engine.state.raft(group).log.start.place.index
 
-    def reread(self, after: Position) -> Remerger:
+    def _bases(self) -> list[SnapshotInfo]:
+        """The snapshots behind which all logs are there."""
+        return [
+            info
+            for info in self._engine.state.snapshots.kept
+            if all(self._start(group) <= cut.place.index for group, cut in enumerate(info.head.cuts))
+        ]
+
+    async def reread(self, after: Position) -> Remerger:
         """What merges the logs once more, from a place at or before a position. Raises Compacted."""
         if self.retained > after:
             raise Compacted(after, self.retained)
-        groups = len(self._engine.state.replicas)
-        assert all(self._engine.state.raft(group).log.start == BEGINNING for group in range(groups))
-        return Remerger.from_the_beginning(groups)
+        bases = [info for info in self._bases() if info.head.position <= after]
+        if not bases:
+            return Remerger.from_the_beginning(len(self._engine.state.replicas))
+        base = max(bases)
+        read = partial(resume, base.head, self._storage.snapshots.parts(base.id))
+        async with self._reading:
+            self.check()
+            try:
+                return await trio.to_thread.run_sync(read)
+            except (CraftError, OSError):
+                if base not in self._engine.state.snapshots.kept:  # it went while we read
+                    raise Compacted(after, self.retained) from None
+                raise
 
     async def read_piece(self, remerger: Remerger, position: Position) -> list[Remerged]:
         """Merge one more piece of the logs. Raises Compacted."""
@@ -277,7 +301,7 @@ class Cursor:
             self._tails.dropped.value += 1
             raise TooSlow(self.position)
         if self._remerger is None:
-            self._remerger = self._tails.reread(self.position)
+            self._remerger = await self._tails.reread(self.position)
         remerged = await self._tails.read_piece(self._remerger, self.position)
         end = self._tails.recent.end
         return tuple(tail_entry(one.merged) for one in remerged if self.position < one.merged.position <= end)

@@ -19,9 +19,10 @@ from craft.archive.restoring import replay, restore
 from craft.archive.taking import begin
 from craft.cli import main
 from craft.client import connect
-from craft.errors import DamagedBackup
+from craft.engine import capturing
+from craft.errors import DamagedBackup, DamagedSnapshot
 from craft.storage.rocks import RocksStorage
-from craft.types import SnapshotKind
+from craft.types import Head, SnapshotInfo, SnapshotKind, SnapshotPart
 from tests.remote.servers import serving
 
 
@@ -121,8 +122,11 @@ def contents(directory: Path, server_id: int = 1) -> tuple[Any, bytes, list[Any]
         recovered = storage.recover(info.head.cuts)
     finally:
         storage.close()
-    assert {part.kind for part in parts} == {SnapshotKind.MACHINE}
-    return info.head, b"".join(part.data for part in parts), [group.start for group in recovered.groups]
+    assert {part.kind for part in parts} == {SnapshotKind.ENGINE, SnapshotKind.MACHINE}
+    state = b"".join(part.data for part in parts if part.kind is SnapshotKind.MACHINE)
+    unpacked = capturing.unpack([part for part in parts if part.kind is SnapshotKind.ENGINE])
+    assert unpacked.members.servers and not [*unpacked.sessions.export(), *unpacked.clients.export()]
+    return info.head, state, [group.start for group in recovered.groups]
 
 
 def test_a_restored_directory_holds_the_state_of_a_replay(taken: Taken, tmp_path: Path) -> None:
@@ -170,6 +174,78 @@ def test_what_must_not_be_restored_is_refused(taken: Taken, tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
     with pytest.raises(craft.ConfigError, match="holds no backup"):
         Backup(tmp_path)
+
+
+# -- behind a snapshot -----------------------------------------------------------------------------------
+
+
+def take_snapshot(server: craft.Server[Any]) -> SnapshotInfo:
+    """As the server itself does, between two applies."""
+    e = server.engine.state
+    cuts = tuple(capturing.cut(e, group) for group in range(len(e.replicas)))
+    head = Head("test", e.applied_position, e.applied_timestamp, e.digest, cuts)
+    chunks = server.state_machine.snapshot()()
+    parts = [*capturing.pack(e), *(SnapshotPart(SnapshotKind.MACHINE, chunk) for chunk in chunks)]
+    return server._storage.snapshots.write(head, parts)
+
+
+async def test_a_backup_begins_at_a_servers_newest_snapshot(tmp_path: Path) -> None:
+    """The state at it, and everything behind it, once: also what was repeated across it."""
+    async with serving(1, machine=Book) as s, connect(s.addresses[1]) as link:
+        for number in range(20):
+            await s.servers[1].propose(b"%d" % number)
+        info = take_snapshot(s.servers[1])
+        for number in range(10):
+            await s.servers[1].propose(b"more %d" % number)
+        assert await (await begin(tmp_path, link)).round() == 10
+        await s.servers[1].propose(b"last")
+        assert await (await begin(tmp_path, link)).round() == 1
+        lines = s.machine(1).lines
+    backup = Backup(tmp_path)
+    assert backup.manifest.begin_position == info.head.position
+    book = Book()
+    reached = replay(backup, book)
+    assert book.lines == lines
+    assert reached.position == lines[-1][0]
+    book = Book()
+    assert replay(backup, book, until=info.head.timestamp).position == info.head.position
+    assert book.lines == lines[:20]
+    with pytest.raises(craft.ConfigError, match="this backup allows"):
+        replay(backup, Book(), until=info.head.timestamp - 1)
+    (tmp_path / "base.snapshot").write_bytes((tmp_path / "base.snapshot").read_bytes()[:-3])
+    with pytest.raises((DamagedBackup, DamagedSnapshot)):
+        replay(Backup(tmp_path), Book())
+
+
+async def test_a_subscriber_may_begin_at_a_snapshot(tmp_path: Path) -> None:
+    """Where the logs before it are compacted: behind it everything is there; before it, it is said."""
+    small = craft.TailLimits(memory_bytes_max=3000, batch_bytes_max=1000, reread_bytes=300)
+    async with serving(1, machine=Book, tail=small, engine=craft.EngineLimits(apply_bytes_max=500)) as s:
+        server = s.servers[1]
+        for number in range(20):
+            await server.propose(b"%d" % number)
+        info = take_snapshot(server)
+        for number in range(40):
+            await server.propose(b"more %d" % number)
+        e = server.engine.state
+        e.snapshots.kept = (info,)
+        for group, cut in enumerate(info.head.cuts):
+            e.raft(group).log.start = cut
+        position = info.head.position
+        assert server.tails.recent.start > position
+        assert server.tails.retained == position
+        found: list[str] = []
+        async with server.subscribe(after=position) as batches:
+            async for batch in batches:
+                found += [command.decode() for entry in batch for command in entry.commands]
+                if batch[-1].position == server.position:
+                    break
+        assert found == [line[2] for line in server.state_machine.lines[20:]]
+        with pytest.raises(craft.Compacted) as caught:
+            async with server.subscribe(after=position - 1) as batches:
+                async for _ in batches:
+                    pass
+        assert caught.value.retained == position
 
 
 # -- damage ----------------------------------------------------------------------------------------------

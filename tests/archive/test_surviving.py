@@ -10,13 +10,31 @@ import msgpack
 import pytest
 
 import craft
+from craft.applying import Applier
 from craft.archive.restoring import recover
 from craft.archive.surviving import Survivors
 from craft.cli import main
+from craft.engine import capturing
+from craft.folding import Fold, fold
 from craft.sessions import OPEN, encode_payload
 from craft.storage.rocks import RocksStorage
 from craft.storage.rocks.peeking import peek
-from craft.types import Append, Entry, EntryKind, HardState, Place, Proposal, Write, make_entry
+from craft.types import (
+    BEGINNING,
+    Append,
+    Cut,
+    Entry,
+    EntryKind,
+    HardState,
+    Head,
+    Place,
+    Proposal,
+    SnapshotKind,
+    SnapshotPart,
+    Start,
+    Write,
+    make_entry,
+)
 from tests.archive.test_archive import Book, config, contents
 
 
@@ -85,6 +103,50 @@ def test_what_is_certain_ends_where_a_group_is_not_known_closed(tmp_path: Path) 
         found = Survivors([stopped]).inventory()
     assert found.certain == 1
     assert found.position == 4
+
+
+def compacted(directory: Path, server_id: int) -> Path:
+    """A survivor whose logs begin behind a snapshot at position 2."""
+    survivor(directory, server_id, [BEGIN, OTHER], [3, 2])
+    state, book = Fold(), Book()
+    first = Applier(book)
+    for one in BEGIN[:2]:
+        first.run([fold(state, 0, one)])
+    cuts = (cut_at(BEGIN[1]), cut_at(OTHER[0]))
+    head = Head("old", 2, 20, state.digest, cuts)
+    chunks = [SnapshotPart(SnapshotKind.MACHINE, chunk) for chunk in book.snapshot()()]
+    storage = RocksStorage.open(directory, cluster_id="old", server_id=server_id, groups=2)
+    storage.recover()
+    storage.snapshots.write(head, [*capturing.pack(state), *chunks])
+    starts = tuple(Start(group, cut, keep=True) for group, cut in enumerate(cuts))
+    storage.write(Write(2, (), (), None, starts))
+    storage.sync()
+    storage.close()
+    return directory
+
+
+def cut_at(one: Entry) -> Cut:
+    return BEGINNING._replace(place=Place(one.term, one.index), timestamp=one.timestamp)
+
+
+def test_survivors_with_compacted_logs_begin_at_their_snapshot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes out is what whole logs give; and `craft log` begins there as well, and says so."""
+    found = []
+    directories = [compacted(tmp_path / "1", 1), survivor(tmp_path / "2", 2, [BEGIN, OTHER], [3, 2])]
+    for number, directory in enumerate(directories, start=1):
+        book = Book()
+        with peek(directory) as stopped:
+            survivors = Survivors([stopped])
+            reached = recover(survivors, book, config(tmp_path / f"new-{number}"))
+            found.append((book.lines, reached, survivors.inventory()[1:]))
+    assert found[0] == found[1]
+    assert contents(tmp_path / "new-1") == contents(tmp_path / "new-2")
+    assert main(["log", str(tmp_path / "1"), "--uncommitted"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["3"]
+    assert "compacted up to position 2" in err
 
 
 def test_survivors_of_one_cluster_only(tmp_path: Path) -> None:

@@ -66,7 +66,13 @@ async def test_a_subscriber_sees_exactly_what_the_state_machine_was_given(clock:
 
 async def test_a_subscriber_is_told_while_it_waits(clock: Clock) -> None:
     """From now on, by default; the batch comes with the command's own apply."""
-    async with three_servers() as cluster, cluster.servers[2].subscribe() as batches:
+    async with three_servers() as cluster:
+        await cluster.servers[2].read(lambda machine: None)  # what others opened is applied here
+        await follow_five(cluster)
+
+
+async def follow_five(cluster: Cluster) -> None:
+    async with cluster.servers[2].subscribe() as batches:
         for number in range(5):
             await cluster.servers[1].propose(b"%d" % number)
             batch = await batches.receive()

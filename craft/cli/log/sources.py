@@ -12,6 +12,7 @@ import trio
 
 from craft.cli.log.rows import Row, row_of
 from craft.client import Client
+from craft.engine.resuming import resume
 from craft.errors import Compacted, ConfigError, RemoteError
 from craft.remerging import Remerger
 from craft.storage.rocks.peeking import INDEX_MAX, StoppedServer
@@ -68,13 +69,19 @@ class DirectorySource:
     async def merged(self, after: Position) -> AsyncIterator[Row]:
         """As far as this directory knows entries committed; or, if wanted, as far as it has any."""
         stopped = self._stopped
-        if any(stopped.start(group).place.index for group in range(stopped.groups)):
-            raise ConfigError(
-                f"{stopped.path}: its logs are compacted, so positions cannot be told from them alone;"
-                " allowed: --group"
-            )
         remerger = Remerger.from_the_beginning(stopped.groups)
-        logs = [self._pieces(group) for group in range(stopped.groups)]
+        if any(stopped.start(group).place.index for group in range(stopped.groups)):
+            base = stopped.base(after)
+            if base is None:
+                whole = [one.head.position for one in stopped.snapshots()]
+                if not whole:
+                    raise ConfigError(
+                        f"{stopped.path}: its logs are compacted, and no whole snapshot is there to begin at;"
+                        " allowed: --group"
+                    )
+                raise Compacted(after, min(whole))
+            remerger = resume(base.head, base.parts())
+        logs = [self._pieces(group, remerger.first(group)) for group in range(stopped.groups)]
         certain = True
         while piece := next(logs[group := remerger.wanted.group], ()):
             for merged, entry, _ in remerger.take(group, piece):
@@ -87,10 +94,10 @@ class DirectorySource:
         known = "goes" if self._uncommitted else "is known committed (more: --uncommitted)"
         self.notes.append(f"merged as far as group {group} {known} here")
 
-    def _pieces(self, group: GroupId) -> Iterator[tuple[Entry, ...]]:
+    def _pieces(self, group: GroupId, first: Index) -> Iterator[tuple[Entry, ...]]:
         last = INDEX_MAX if self._uncommitted else self._stopped.hard_state(group).commit
         piece: list[Entry] = []
-        for entry in self._stopped.entries(group, 1, last):
+        for entry in self._stopped.entries(group, first, last):
             piece.append(entry)
             if len(piece) >= PIECE_ENTRIES:
                 yield tuple(piece)

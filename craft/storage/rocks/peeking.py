@@ -17,18 +17,49 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from rocksdict import AccessType, Rdict
 
-from craft.errors import DamagedStorage, StorageFailed, WrongDirectory
+from craft.errors import DamagedSnapshot, DamagedStorage, StorageFailed, WrongDirectory
 from craft.recovery import check_record
+from craft.snapshots import Decoder
 from craft.storage import Identity
 from craft.storage.rocks import layout
 from craft.storage.rocks.database import options, reading, records, scan_kind
 from craft.storage.rocks.directory import unpack_identity
-from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index
+from craft.storage.snapshots import WHOLE
+from craft.types import (
+    BEGINNING,
+    Cut,
+    Entry,
+    GroupId,
+    HardState,
+    Head,
+    Index,
+    Position,
+    SnapshotPart,
+)
 
 INDEX_MAX = 2**64 - 1
+
+READ_BYTES = 256 * 1024
+"""Of a snapshot, at a time."""
+
+
+class Peeked(NamedTuple):
+    """A snapshot that is whole."""
+
+    path: pathlib.Path
+    head: Head
+
+    def parts(self) -> Iterator[SnapshotPart]:
+        """Its parts, checked again. Raises DamagedSnapshot."""
+        decoder = Decoder()
+        with self.path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                yield from decoder.feed(data)
+        decoder.finish()
 
 
 class StoppedServer:
@@ -62,6 +93,33 @@ class StoppedServer:
     def hard_state(self, group: GroupId) -> HardState:
         """A group's term, vote and commit, as stored."""
         return self._states.get(group, HardState(0, None, 0))
+
+    def snapshots(self) -> list[Peeked]:
+        """Those that are whole, by a look at every byte, the oldest first; damaged ones are left out."""
+        found = []
+        for path in sorted((self.path / "snapshots").glob(f"*{WHOLE}")):
+            decoder = Decoder()
+            try:
+                with path.open("rb") as file:
+                    while data := file.read(READ_BYTES):
+                        for _ in decoder.feed(data):
+                            pass
+                found.append(Peeked(path, decoder.finish()))
+            except DamagedSnapshot:
+                continue
+        return found
+
+    def base(self, after: Position) -> Peeked | None:
+        """The newest whole snapshot at or before a position, behind which the logs are there."""
+        fitting = [
+            one
+            for one in self.snapshots()
+            if one.head.position <= after
+            and all(
+                self.start(group).place.index <= cut.place.index for group, cut in enumerate(one.head.cuts)
+            )
+        ]
+        return fitting[-1] if fitting else None
 
     def last(self, group: GroupId) -> Entry | None:
         """A group's last entry, checked; None: there is none. Reads all of them."""
