@@ -39,6 +39,7 @@ from craft.errors import (
     FatalError,
     NotReady,
     Overloaded,
+    Refused,
     Rejected,
     RemoteError,
     RestoreFailed,
@@ -52,6 +53,7 @@ from craft.errors import (
     WrongDirectory,
 )
 from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TailLimits, TransportLimits
+from craft.membership import Add, Move, Remove
 from craft.remote import Client, connect
 from craft.server import Committed, Server, Stale, open_server
 from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
@@ -64,6 +66,7 @@ except PackageNotFoundError:  # running from a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "Add",
     "ApplyFailed",
     "Batch",
     "ChronyClock",
@@ -82,13 +85,16 @@ __all__ = [
     "FatalError",
     "ManualClock",
     "MemoryNetwork",
+    "Move",
     "NotReady",
     "NtpClock",
     "Overloaded",
     "Queryable",
+    "Refused",
     "Rejected",
     "RemoteError",
     "RemoteLimits",
+    "Remove",
     "RestoreFailed",
     "ResultLost",
     "RunningClock",

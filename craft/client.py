@@ -127,6 +127,18 @@ class Client:
         metrics: Sequence[dict[str, Any]] = await self.get("metrics", None)
         return metrics
 
+    async def members(self, question: Sequence[Any]) -> dict[str, Any]:
+        """Change the members, or ask who they are: `[[kind, id, …], …, wait_ms]` (see `craft members`).
+
+        Raises RemoteError where a change cannot be, Unknown where the answer was lost.
+        """
+        waiting = await self._ask("members", list(question))
+        if waiting.outcome is None:
+            why = f"{self._lost} before the answer"
+            raise Unknown(f"{why}; the change may be made") if len(question) > 1 else Unreachable(why)
+        members: dict[str, Any] = _value(waiting)
+        return members
+
     async def merged(self, after: int = 0) -> Sequence[dict[str, Any]]:
         """The last merged entries after a position, oldest first, as `recent_merged` gives them."""
         rows: Sequence[dict[str, Any]] = await self.get("merged", after)

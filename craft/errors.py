@@ -25,6 +25,10 @@ class NotReady(Rejected):
     """The server is starting or stopping and takes no commands. Nothing was taken."""
 
 
+class Refused(Rejected):
+    """A change of members that cannot be; the message names what is wrong. Nothing was changed."""
+
+
 class CommandTooLarge(Rejected):
     """One call's commands exceed `entry_bytes_max`. Nothing was taken; send less in one call."""
 

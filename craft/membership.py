@@ -15,11 +15,12 @@ Reference: PROTOCOL 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
+from craft.errors import Refused
 from craft.limits import ADDRESS_CHARS_MAX, MEMBERS_MAX
 from craft.types import DISK_ID_CHARS_MAX, SERVER_ID_MAX, Member, ServerId
 
@@ -54,13 +55,15 @@ _KINDS: tuple[type[Change], ...] = (Add, Remove, Move)
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 
 
-class Refused(Exception):
-    """A change that cannot be; its text names what is wrong and what is allowed."""
-
-
 def encode_changes(changes: Iterable[Change]) -> bytes:
     """The body of a request that makes these changes together."""
     packed: bytes = msgpack.packb({"members": [(_CODES[type(change)], *change) for change in changes]})
+    return packed
+
+
+def encode_items(items: Iterable[Sequence[Any]]) -> bytes:
+    """The same of changes as clients spell them: `[kind, id, …]`, the kind by its number."""
+    packed: bytes = msgpack.packb({"members": list(items)})
     return packed
 
 

@@ -67,12 +67,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hex", action="store_true", help="what follows is written as hexadecimal digits")
     command.add_argument("--json", action="store_true", help="print one line of JSON")
     command.add_argument(
-        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="how long to wait (default: 10)"
+        "--timeout", type=seconds, default=10.0, metavar="SECONDS", help="how long to wait (default: 10)"
     )
     add_tls(command)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A duration on the command line."""
     try:
         seconds = float(text)
     except ValueError:

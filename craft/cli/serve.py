@@ -120,6 +120,7 @@ async def _serve(config: Config, machine: StateMachine) -> int:
                 _say(_listening(config, server))
                 async with trio.open_nursery() as inside:
                     inside.start_soon(_say_when_ready, server)
+                    inside.start_soon(_stop_when_removed, server, stop)
                     await stop.wait()
                     inside.cancel_scope.cancel()
                 _say(f"craft: server {config.server_id} stops")
@@ -141,6 +142,14 @@ async def _say_when_ready(server: Server[Any]) -> None:
     with contextlib.suppress(NotReady):  # it ends before it is ready, and says itself why
         await server.wait_ready()
         _say(f"craft: server {server.config.server_id} is ready")
+
+
+async def _stop_when_removed(server: Server[Any], stop: trio.Event) -> None:
+    """Its operator may start it no more. What its callers wait for has a moment to be answered."""
+    await server.members.removed.wait()
+    _say(f"craft: server {server.config.server_id} is no member of the cluster any more")
+    await trio.sleep(server.config.engine.election_timeout_ms_max / 1000)
+    stop.set()
 
 
 def _listening(config: Config, server: Server[Any]) -> str:

@@ -66,8 +66,9 @@ class Config:
     server_id: int
     """Which of `servers` this one is. It belongs to the data directory for ever."""
 
-    servers: dict[int, str]
-    """Every server's id, and the `host:port` at which the others reach it. The same on all servers."""
+    servers: dict[int, str] = field(default_factory=dict)
+    """The cluster's first servers: each one's id, and the `host:port` at which the others reach it. The same
+    on all of them. It says who votes at the very first start; from then on the cluster itself knows."""
 
     groups: int | None = None
     """Raft groups, each with a leader of its own; the same on all servers, and fixed when the cluster is
@@ -86,6 +87,10 @@ class Config:
     client_advertise: str | None = None
     """Where clients are told to reach this server, if that is another address: behind NAT, or where
     `client_listen` is `0.0.0.0`. Without it: `client_listen`, where it names an address and a port."""
+
+    join: list[str] = field(default_factory=list)
+    """Instead of `servers`, for a server that comes later: `client_listen` addresses of servers to ask who
+    the members are. It takes part as soon as `craft members add` has named it."""
 
     insecure_listen: bool = False
     """Listen beyond loopback without TLS: whoever reaches the port can write. For closed networks only."""
@@ -190,6 +195,8 @@ class Config:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"not valid TOML: {error}") from error
         toml.refuse_unknown_keys(cls, table)
+        if "cluster" in table and not {"servers", "join"} & table.keys():
+            raise ConfigError("servers: is missing; allowed: a table, or join in its place")
         return cls(**toml.arguments(cls, table, directory))
 
     def to_toml(self) -> str:
@@ -207,6 +214,9 @@ def _check_cluster(config: Config) -> None:
         raise ConfigError(
             f"cluster: {name!r} is not allowed; allowed: 1 to {CLUSTER_NAME_MAX} printable characters"
         )
+    if config.join and not config.servers:
+        _check_joins(config)
+        return
     if not 1 <= len(config.servers) <= SERVERS_MAX:
         raise ConfigError(f"servers: has {len(config.servers)} servers; allowed: 1 to {SERVERS_MAX}")
     for peer in config.servers:
@@ -217,6 +227,16 @@ def _check_cluster(config: Config) -> None:
         raise ConfigError(f"server_id: {config.server_id} is not allowed; allowed: one of servers ({known})")
     if not 1 <= config.group_count <= GROUPS_MAX:
         raise ConfigError(f"groups: {config.groups} is not allowed; allowed: 1 to {GROUPS_MAX}")
+
+
+def _check_joins(config: Config) -> None:
+    """Who comes later says where it listens, and asks somewhere."""
+    if config.listen is None:
+        raise ConfigError("listen: is missing; a server that joins has no address in servers")
+    if not 1 <= config.server_id <= SERVER_ID_MAX:
+        raise ConfigError(f"server_id: {config.server_id} is not allowed; allowed: 1 to {SERVER_ID_MAX}")
+    for place, address in enumerate(config.join):
+        parse_address(f"join[{place}]", address)
 
 
 def _check_own_addresses(config: Config) -> None:

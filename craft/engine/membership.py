@@ -56,6 +56,7 @@ def refresh(e: EngineState) -> None:
     if not changed:
         return
     e.members_seen = e.members.servers
+    e.was_member = e.was_member or e.is_member  # a snapshot may have told it
     e.unsettled = True
     wanted = set(known(e).servers).union(*(raft.state.configuration.members for raft in e.replicas)) - {e.me}
     e.peers_due = True

@@ -22,6 +22,7 @@ def status(e: EngineState, now: Instant) -> dict[str, Any]:
     bound = e.limits.clock_offset_ms_max
     return {
         "server_id": e.me,
+        "disk_id": e.disk,
         "servers": servers,
         "session": e.session_state.value,
         "session_counter": e.counter,

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import msgpack
 import trio
 
+from craft.engine import Engine
 from craft.errors import CommandTooLarge, CraftError, NotReady, Overloaded, Rejected
 from craft.limits import EngineLimits
 from craft.ready import Merged
@@ -61,6 +62,10 @@ class Call:
     def body(self) -> bytes:
         """What travels."""
         return pack(self.commands)
+
+    def propose(self, engine: Engine) -> None:
+        """Ask the engine for it; it is the token."""
+        engine.propose(self, self.body(), self.floor, committed=self.level == "committed")
 
     @property
     def floor(self) -> Timestamp:

@@ -10,7 +10,6 @@ Invariants
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -26,10 +25,14 @@ from craft.engine.status import recent_merged
 from craft.errors import CraftError, NotReady, Rejected, RemoteError, Unknown
 from craft.ready import Load, Merged, Ready
 from craft.server.calls import Call, Committed, Level, Singles, checked, checked_level, note_merged, refusal
+from craft.server.doors import Doors
 from craft.server.inbox import ServerInbox
+from craft.server.making import make_engine
 from craft.server.measures import Measures
+from craft.server.membership import ServerMembers
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
+from craft.server.roll import Roll, founding
 from craft.server.space import Space
 from craft.server.suspecting import Suspicions
 from craft.server.syncing import Syncer
@@ -47,7 +50,6 @@ M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
 
 SECOND_NS = 1_000_000_000
-MS_NS = 1_000_000
 
 
 class Server(Generic[M]):
@@ -65,6 +67,8 @@ class Server(Generic[M]):
         storage: Storage,
         recovered: Recovered,
         transport: Transport,
+        roll: Roll | None = None,
+        doors: Doors | None = None,
     ) -> None:
         self.config = config
         self.state_machine = state_machine
@@ -74,15 +78,11 @@ class Server(Generic[M]):
         self._storage = storage
         self.transport = transport
         self._applier = Applier(state_machine)
-        self._engine = Engine(
-            config.server_id,
-            config.servers,
-            recovered,
-            limits=config.engine,
-            clock_error_ns=_bound_ns(config),
-            rng=random.Random(random.SystemRandom().getrandbits(128)),
-            now=self._now(),
-        )
+        roll = roll or founding(config)
+        disk = self.disk_id if transport.tells_disks else ""
+        self._engine = make_engine(config, roll, recovered, disk=disk, now=self._now())
+        self.members = ServerMembers(self, roll, doors)
+        """Who belongs to the cluster, and changing it."""
         self._waker = Waker()
         self._wake = self._waker.wake
         self._session_open = trio.Event()
@@ -100,7 +100,7 @@ class Server(Generic[M]):
         self._reads = Reads(self._engine, clock, state_machine, reads_max=config.engine.reads_max)
         self._calls_open: dict[Call, None] = {}
         self._singles = Singles(config.engine)
-        self._inbox = ServerInbox(config.transport.receive_queue_bytes_max, self._wake)
+        self._inbox = ServerInbox(config.transport.receive_queue_bytes_max, self._wake, doors)
         self._complaints = logs.RateLimited(
             log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
         )
@@ -135,7 +135,7 @@ class Server(Generic[M]):
         checked_level(level)
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            self._check_open()
+            self.check_open()
             pending_bytes = self._engine.state.pending_bytes
             call = self._singles.add(
                 command, pending_bytes=pending_bytes, now=trio.current_time(), level=level
@@ -174,7 +174,7 @@ class Server(Generic[M]):
         if commands:
             await self.submit(call)
             return call.results if call.committed is None else call.committed
-        self._check_open()
+        self.check_open()
         await trio.lowlevel.checkpoint()
         return [] if level == "applied" else None
 
@@ -219,7 +219,7 @@ class Server(Generic[M]):
     async def _read(self, add: Callable[[], Read]) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            self._check_open()
+            self.check_open()
             read = add()
         except Rejected:
             await self._refused()
@@ -232,9 +232,9 @@ class Server(Generic[M]):
 
         From then on `propose` waits for nothing but its own command.
         """
-        self._check_open()
+        self.check_open()
         await self._session_open.wait()
-        self._check_open()
+        self.check_open()
 
     def status(self) -> dict[str, Any]:
         """Everything one wants to see of this server, as plain values (see the reference for the keys)."""
@@ -270,20 +270,21 @@ class Server(Generic[M]):
         self.measures.rejected.value += 1
         await trio.lowlevel.checkpoint()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise NotReady where the server takes nothing any more."""
         if self._ended:
             raise NotReady("the server has ended")
         if self._engine.state.stopping:
             raise NotReady("the server is stopping and takes no commands")
 
     def _submit(self, call: Call) -> None:
-        self._engine.propose(call, call.body(), call.floor, committed=call.level == "committed")
+        call.propose(self._engine)
         self._calls_open[call] = None
 
     async def submit(self, call: Call) -> None:
         """Let a call be merged, and wait until it is answered. Raises as `propose` does."""
         try:
-            self._check_open()
+            self.check_open()
             self._submit(call)
         except Rejected:
             await self._refused()
@@ -376,6 +377,7 @@ class Server(Generic[M]):
             call.fail(error)
 
     def _carry_out(self, ready: Ready, now: Instant) -> None:
+        self.members.look(ready.peers)
         for peer, frame in ready.frames.items():
             self.transport.send(peer, frame)
         self.measures.frames_sent.value += len(ready.frames)
@@ -478,6 +480,7 @@ class Server(Generic[M]):
         """Tell every caller what became of its command."""
         self._ended = True
         self._session_open.set()  # whoever waits for it learns that the server has ended
+        self.members.wake()
         rejected, _ = self._engine.abandon()
         for call in self._singles.take():
             self.measures.rejected.value += 1
@@ -493,8 +496,3 @@ class Server(Generic[M]):
         self._calls_open = {}
         self._reads.end()
         self.tails.end()
-
-
-def _bound_ns(config: Config) -> int | None:
-    """The operator's word for all clocks of the cluster."""
-    return None if config.clock.error_ms_max is None else config.clock.error_ms_max * MS_NS

@@ -15,6 +15,9 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 - `snapshots` `nil` → `[[position, nonce, size], …]`: those that this server keeps, the oldest first.
 - `snapshot` `[position, nonce, offset]` → bytes of one's file, from there on; nil where it is kept no more.
 - `trust` `server id` → the groups in which this server was suspect, and is not any more (PROTOCOL 10).
+- `members` `[[kind, id, …], …, wait_ms]` → the version that holds these changes of the members, made
+  together; the one that every group has followed, waited for at most so long; and the members.
+- `roll` `nil` → what a server that joins must know (`craft.server.roll`).
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -32,7 +35,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from craft.errors import Compacted, Rejected, SessionEnded, Unknown, WireError
+from craft.errors import Compacted, Refused, Rejected, SessionEnded, Unknown, WireError
+from craft.membership import decode_changes, encode_items
 from craft.state_machine import Queryable
 from craft.tailing import pack_rows
 from craft.types import Position, SnapshotId, Timestamp
@@ -207,6 +211,30 @@ async def _snapshot(server: Server[Any], argument: Any) -> Any:
     return await server.tails.read_snapshot(SnapshotId(position, nonce), offset)
 
 
+async def _members(server: Server[Any], argument: Any) -> Any:
+    """`[change, …, wait_ms]`: changes of the members, made together; none: only who they are."""
+    if type(argument) is not tuple or not argument or type(argument[-1]) is not int:
+        raise BadRequest(f"members takes {shown(argument)}; allowed is [[kind, id, …], …, wait_ms]")
+    *asked, wait_ms = argument
+    try:
+        changes = decode_changes(encode_items(asked)) if asked else []
+    except Refused as error:
+        raise BadRequest(str(error)) from error
+    version = await server.members.change(changes, wait=False) if changes else server.members.version
+    with trio.move_on_after(wait_ms / 1000):
+        await server.members.wait(version)
+    return {
+        "version": version,
+        "reached_version": server.members.reached_version,
+        "servers": [info._asdict() for info in server.members.list()],
+    }
+
+
+async def _roll(server: Server[Any], argument: Any) -> Any:
+    _no_argument("roll", argument)
+    return server.members.roll().pack()
+
+
 async def _servers(server: Server[Any], argument: Any) -> Any:
     _no_argument("servers", argument)
     return [list(one) for one in server.transport.client_addresses().items()]
@@ -237,6 +265,8 @@ OPERATIONS: Operations = {
     "snapshot": _snapshot,
     "servers": _servers,
     "trust": _trust,
+    "members": _members,
+    "roll": _roll,
 }
 """What a client may ask without a session."""
 

@@ -17,13 +17,15 @@ from craft.clock.watch import WatchedClock
 from craft.config import Config
 from craft.errors import ConfigError, FatalError
 from craft.server.core import M, Server
+from craft.server.doors import Doors
+from craft.server.joining import ask_for_roll
 from craft.server.listener import Listener
+from craft.server.roll import founding, load, save, settled
 from craft.storage import Identity, Storage
 from craft.storage.memory import MemoryStorage
 from craft.storage.rocks import RocksStorage
 from craft.transport import Transport
 from craft.transport.tcp import TcpTransport, tls_contexts
-from craft.types import ServerId
 
 
 @asynccontextmanager
@@ -45,12 +47,18 @@ async def open_server(
     Raises ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
     StorageFailed, ApplyFailed, SessionTaken later.
     """
+    roll = load(config)
+    if roll is None:
+        roll = await ask_for_roll(config) if config.join and not config.servers else founding(config)
+    config = settled(config, roll)
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
     if storage is None:
         storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
     try:
         recovered = await trio.to_thread.run_sync(storage.recover, limiter=own)
-        transport = transport or tcp_transport(config, storage)
+        save(config.data_dir, roll)
+        doors = Doors(storage) if transport is None else None
+        transport = transport or tcp_transport(config, storage, doors)
         if config.client_address is not None:
             transport.advertise(str(config.client_address))
         server = Server(
@@ -60,6 +68,8 @@ async def open_server(
             storage=storage,
             recovered=recovered,
             transport=transport,
+            roll=roll,
+            doors=doors,
         )
         listener = None if config.client_listen_address is None else Listener(server, config)
         try:
@@ -119,25 +129,11 @@ def configured_clock(config: Config) -> WatchedClock:
     return WatchedClock(ChronyClock() if settings.source == "chrony" else SystemClock())
 
 
-def tcp_transport(config: Config, storage: Storage) -> TcpTransport:
+def tcp_transport(config: Config, storage: Storage, doors: Doors | None = None) -> TcpTransport:
     """The TCP transport that a configuration describes."""
     server_tls = client_tls = None
     if config.tls is not None:
         server_tls, client_tls = tls_contexts(config.tls.cert_file, config.tls.key_file, config.tls.ca_file)
-    known = dict(storage.peer_disks())
-
-    def known_disk(server_id: ServerId, disk_id: str) -> str | None:
-        """PROTOCOL 8: the first disk met under an id is remembered, and no other is let in under it."""
-        if server_id not in known:
-            storage.remember_peer_disk(server_id, disk_id)
-            known[server_id] = disk_id
-        if known[server_id] == disk_id:
-            return None
-        return (
-            f"server {server_id} comes with disk {disk_id}, but disk {known[server_id]} is known under"
-            " that id: its directory was wiped or replaced, and what it acknowledged may be gone"
-        )
-
     return TcpTransport(
         server_id=config.server_id,
         cluster_id=config.cluster,
@@ -146,7 +142,7 @@ def tcp_transport(config: Config, storage: Storage) -> TcpTransport:
         listen=config.listen_address,
         peers=config.advertised,
         limits=config.transport,
-        known_disk=known_disk,
+        known_disk=(doors or Doors(storage)).check,
         rng=random.Random(secrets.randbits(64)),
         server_tls=server_tls,
         client_tls=client_tls,

@@ -13,6 +13,7 @@ Obligations (PROTOCOL 11)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import trio
@@ -50,6 +51,16 @@ class Transport(Protocol):
 
     def send(self, peer: ServerId, frame: Frame) -> None:
         """Queue a frame for a peer; dropped where there is no link."""
+
+    def set_peers(self, peers: Mapping[ServerId, tuple[str, int] | None]) -> None:
+        """Connect to these from now on, and be connected to by them, and by nobody else.
+
+        None: where it was reached before; if that is not known, it is only listened to.
+        """
+
+    @property
+    def tells_disks(self) -> bool:
+        """Do handshakes tell on which disk a peer lives? Else nobody is bound to a disk."""
 
     def disconnect(self, peer: ServerId, reason: str) -> None:
         """The engine found that `peer` breaks the protocol.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import trio
@@ -81,6 +82,14 @@ class MemoryTransport:
     def send(self, peer: ServerId, frame: Frame) -> None:
         """Queue a frame for a peer; dropped where there is no link."""
         self._network._send(self._server_id, peer, frame)
+
+    @property
+    def tells_disks(self) -> bool:
+        """Nobody has a disk's id here."""
+        return False
+
+    def set_peers(self, peers: Mapping[ServerId, tuple[str, int] | None]) -> None:
+        """Everybody who runs is linked to everybody here, and the engine knows whom to listen to."""
 
     def disconnect(self, peer: ServerId, reason: str) -> None:
         """Drop the link by which `peer` sends to us."""

@@ -63,11 +63,13 @@ class TcpTransport:
         )
         addresses = {peer: address for peer, address in sorted(peers.items()) if peer != server_id}
         complaints = RateLimited(log, interval_ms=limits.complaint_interval_ms, monotonic_s=trio.current_time)
-        self._ours = Ours(hello, addresses, limits, known_disk, rng, complaints)
+        self._ours = Ours(hello, addresses, limits, known_disk, rng, complaints, set(addresses))
         self._listen = listen
         self._insecure_ok = insecure_ok
         self._acceptor = Acceptor(self._ours, server_tls)
+        self._client_tls = client_tls
         self._connections = {peer: Connection(self._ours, peer, client_tls) for peer in addresses}
+        self._running: tuple[trio.Nursery, Inbox] | None = None
         self.bound: Address | None = None
         """The address listened on, once `run` has started (port 0 has become a port)."""
 
@@ -82,6 +84,7 @@ class TcpTransport:
         self.bound = listeners[0].socket.getsockname()[:2]
         task_status.started()
         async with trio.open_nursery() as nursery:
+            self._running = nursery, inbox
             for connection in self._connections.values():
                 nursery.start_soon(connection.run, inbox)
             serve = partial(self._acceptor.serve, inbox)
@@ -96,6 +99,31 @@ class TcpTransport:
     def disconnect(self, peer: ServerId, reason: str) -> None:
         """Drop the connection by which `peer` sends to us."""
         self._acceptor.disconnect(peer, reason)
+
+    @property
+    def tells_disks(self) -> bool:
+        """Handshakes carry disk ids."""
+        return True
+
+    def set_peers(self, peers: Mapping[ServerId, Address | None]) -> None:
+        """Connect to these from now on, and be connected to by them, and by nobody else."""
+        ours = self._ours
+        for gone in [peer for peer in ours.known if peer not in peers]:
+            ours.known.discard(gone)
+            ours.addresses.pop(gone, None)
+            ours.client_addresses.pop(gone, None)
+            self._acceptor.disconnect(gone, "it is no member any more")
+            if (connection := self._connections.pop(gone, None)) is not None:
+                connection.close()
+        for peer, address in peers.items():
+            ours.known.add(peer)
+            if address is not None:
+                ours.addresses[peer] = address
+            if peer in ours.addresses and peer not in self._connections:
+                self._connections[peer] = Connection(ours, peer, self._client_tls)
+                if self._running is not None:
+                    nursery, inbox = self._running
+                    nursery.start_soon(self._connections[peer].run, inbox)
 
     def set_address(self, peer: ServerId, address: Address) -> None:
         """Ids are not addresses: the next connection to `peer` goes there."""

@@ -48,11 +48,12 @@ class Ours:
     known_disk: KnownDisk
     rng: random.Random
     complaints: RateLimited  # one warning a peer and interval, and one for all strangers
+    known: set[ServerId] = field(default_factory=set)  # who belongs to the cluster, reached or not
     client_addresses: dict[ServerId, str] = field(default_factory=dict)  # ours, and those that peers told
 
     def check(self, theirs: Hello | Welcome) -> str | None:
         """Why the other end does not belong to us, or None."""
-        return refusal(self.hello, theirs, peers=self.addresses, known_disk=self.known_disk)
+        return refusal(self.hello, theirs, peers=self.known, known_disk=self.known_disk)
 
     def fresh_hello(self) -> Hello:
         """Our Hello with a nonce of its own, which ties the Welcome to this connection."""

@@ -77,6 +77,7 @@ class Connection:
         self._queue: _SendQueue | None = None  # while there is a link
         self._descriptor: int | None = None  # of its socket, where frames go onto it as they are (no TLS)
         self._scope = trio.CancelScope()
+        self._life = trio.CancelScope()
         self._flaps = 0
 
     def send(self, frame: Frame) -> None:
@@ -115,14 +116,22 @@ class Connection:
         )
 
     def _complain(self, what: str, why: str) -> None:
-        host, port = self._ours.addresses[self._peer]
+        host, port = self._ours.addresses.get(self._peer, ("?", 0))
         address = f"{host}:{port}"
         self._ours.complaints.event(
             (self._peer, what, why), logging.WARNING, what, peer=self._peer, address=address, reason=why
         )
 
+    def close(self) -> None:
+        """The peer is no member any more."""
+        self._life.cancel()
+
     async def run(self, inbox: Inbox) -> None:
-        """For ever: connect, tell the inbox, send until the link breaks, reconnect."""
+        """Until it is closed: connect, tell the inbox, send until the link breaks, reconnect."""
+        with self._life:
+            await self._keep(inbox)
+
+    async def _keep(self, inbox: Inbox) -> None:
         stream = await self._connect_patiently()
         while True:
             inbox.link_up(self._peer)

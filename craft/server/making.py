@@ -1,0 +1,33 @@
+"""The engine of a server, from its configuration, its roll and its disk."""
+
+from __future__ import annotations
+
+import random
+
+from craft.config import Config
+from craft.engine import Engine
+from craft.server.roll import Roll
+from craft.types import Instant, Recovered
+
+MS_NS = 1_000_000
+
+
+def make_engine(config: Config, roll: Roll, recovered: Recovered, *, disk: str, now: Instant) -> Engine:
+    """`disk` is empty where the transport does not tell disks apart."""
+    return Engine(
+        config.server_id,
+        roll.founders,
+        recovered,
+        limits=config.engine,
+        clock_error_ns=_bound_ns(config),
+        rng=random.Random(random.SystemRandom().getrandbits(128)),
+        now=now,
+        disk=disk,
+        joined=roll.joined,
+        roll=roll.members,
+    )
+
+
+def _bound_ns(config: Config) -> int | None:
+    """The operator's word for all clocks of the cluster."""
+    return None if config.clock.error_ms_max is None else config.clock.error_ms_max * MS_NS
