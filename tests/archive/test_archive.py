@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import pytest
 import trio
 
 import craft
+from craft import restoring
+from craft.applying import Applier
 from craft.archive import files
 from craft.archive.reading import Backup
 from craft.archive.restoring import replay, restore
 from craft.archive.taking import begin
 from craft.cli import main
 from craft.client import connect
-from craft.engine import capturing
+from craft.engine import Engine, capturing
 from craft.errors import DamagedBackup, DamagedSnapshot
 from craft.storage.rocks import RocksStorage
-from craft.types import Head, SnapshotInfo, SnapshotKind, SnapshotPart
+from craft.types import Head, Instant, SnapshotInfo, SnapshotKind, SnapshotPart, StoredSnapshots
 from tests.remote.servers import serving
 
 
@@ -151,6 +154,50 @@ def test_all_servers_of_a_new_cluster_get_the_same(taken: Taken, tmp_path: Path)
         found.append(contents(directory, server_id))
     assert all(one == found[0] for one in found)
     assert found[0][0].cuts[0].configuration.voters == {1, 2, 3, 4, 5}
+
+
+def test_a_restored_server_goes_on_where_the_backup_was(taken: Taken, tmp_path: Path) -> None:
+    """It leads, opens a session of its own, and what is written then comes behind everything restored."""
+    reached = restore(Backup(taken.directory), Book(), config(tmp_path / "new"))
+    storage = RocksStorage.open(tmp_path / "new", cluster_id="restored", server_id=1, groups=5)
+    book = Book()
+    applier = Applier(book)
+    [info] = kept = storage.snapshots.kept()
+    parts = list(storage.snapshots.parts(info.id))
+    restoring.restore(parts, applier)
+    assert book.lines == taken.lines
+    now = Instant(0, 1)  # a clock that is far behind
+    engine = Engine(
+        1,
+        [1],
+        storage.recover(info.head.cuts),
+        limits=craft.EngineLimits(),
+        rng=random.Random(1),
+        now=now,
+        cluster_id="restored",
+        stored=StoredSnapshots(kept, (info, restoring.engines(parts)), None),
+    )
+    try:
+        for turn in range(2000):
+            now = Instant(turn * 10_000_000, 1 + turn)
+            engine.tick(now)
+            if engine.session_open and len(book.lines) == len(taken.lines) and not engine.state.pending:
+                engine.propose(None, msgpack.packb([b"new"]))
+            ready = engine.ready(now)
+            if ready.write is not None:
+                storage.write(ready.write)
+                storage.sync()
+                engine.persisted(ready.write.number, now)
+            if ready.apply:
+                applier.run(ready.apply)
+                engine.applied(ready.apply[-1].position, now)
+            if len(book.lines) > len(taken.lines):
+                break
+    finally:
+        storage.close()
+    position, timestamp, said = book.lines[-1]
+    assert said == "new"
+    assert position > reached.position and timestamp > reached.timestamp
 
 
 def test_what_must_not_be_restored_is_refused(taken: Taken, tmp_path: Path) -> None:
