@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from craft.applying import unpack
 from craft.errors import WireError
-from craft.ready import Merged
+from craft.ready import Merged, Request
 from craft.types import EntryKind, GroupId, Index, Position, Timestamp
 from craft.wire.fields import shown
 
@@ -117,9 +117,16 @@ class Recent:
 
 def _without_tokens(merged: Merged) -> _Kept:
     """Who waits for an answer must not be kept in memory by what is remembered."""
-    requests = tuple([request._replace(token=None) for request in merged.requests])
-    size = ENTRY_OVERHEAD_BYTES + sum(len(request.body) for request in requests)
-    return _Kept(merged._replace(requests=requests, clients=()), size)
+    requests = merged.requests
+    size = ENTRY_OVERHEAD_BYTES
+    waited_for = bool(merged.clients or merged.members)
+    for token, body in requests:
+        size += len(body)
+        waited_for = waited_for or token is not None
+    if waited_for:  # else, as on all servers but one, it is kept as it is
+        requests = tuple([Request(None, body) for _, body in requests])
+        merged = merged._replace(requests=requests, clients=(), members=())
+    return _Kept(merged, size)
 
 
 _NOTHING = _Kept(Merged(0, 0, 0, 0, EntryKind.EMPTY, ()), 0)
