@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
 
 from craft.errors import DamagedStorage, StorageFailed
-from craft.testing.disk import Crash, SimulatedDisk
-from craft.types import Append, Entry, EntryKind, HardState, Write, make_entry
+from craft.testing.disk import CLUSTER_ID, Crash, SimulatedDisk
+from craft.testing.files import PowerLost
+from craft.types import (
+    BEGINNING,
+    Append,
+    Entry,
+    EntryKind,
+    HardState,
+    Head,
+    SnapshotInfo,
+    SnapshotKind,
+    SnapshotPart,
+    Write,
+    make_entry,
+)
 
 
 def entry(index: int) -> Entry:
@@ -141,3 +155,45 @@ def test_a_full_disk_takes_nothing_and_loses_nothing() -> None:
         disk.recover()
     disk.full = False
     assert found(disk) == 2
+
+
+def snapshot(disk: SimulatedDisk, position: int) -> SnapshotInfo:
+    """One that the disk keeps."""
+    head = Head(CLUSTER_ID, position, position, b"", (BEGINNING,))
+    return disk.snapshots.write(head, (SnapshotPart(SnapshotKind.MACHINE, b"state"),))
+
+
+def test_snapshots_outlive_every_crash() -> None:
+    """They are durable when they are written; what the server knew of them is read anew."""
+    for how in Crash:
+        disk = disk_with(2)
+        kept = snapshot(disk, 5)
+        before = disk.snapshots
+        disk.crash(how, random.Random(1))
+        assert disk.snapshots is not before
+        assert disk.snapshots.kept() == (kept,)
+
+
+def test_a_power_cut_in_the_middle_of_a_snapshot_leaves_the_one_before() -> None:
+    """Wherever it comes, and whatever of the file reached the platter."""
+    for steps in range(20):
+        disk = disk_with(2)
+        kept = snapshot(disk, 5)
+        disk.files.steps_left = steps
+        with contextlib.suppress(PowerLost):
+            snapshot(disk, 6)
+        disk.crash(Crash.POWER, random.Random(1))
+        assert kept in disk.snapshots.kept()
+        assert len(disk.snapshots.kept()) <= 2
+
+
+def test_chance_about_snapshots_is_of_its_own() -> None:
+    """Who takes none draws nothing; who takes some, on the same disk, draws the same."""
+    assert snapshot(disk_with(1), 5) == snapshot(disk_with(3), 5)
+    rngs = [random.Random(7), random.Random(7)]
+    for rng, takes in zip(rngs, (False, True), strict=True):
+        disk = disk_with(3, unsynced=2)
+        if takes:
+            snapshot(disk, 5)
+        disk.crash(Crash.POWER, rng)
+    assert rngs[0].random() == rngs[1].random()
