@@ -23,7 +23,7 @@ from craft.errors import (
 )
 from craft.storage.rocks import RocksStorage, layout
 from craft.storage.rocks.directory import Directory, pack_identity, read_boot_id
-from craft.storage.rocks.wal import zeroed_stretch
+from craft.storage.rocks.wal import strange_stretch
 from craft.types import Append, Entry, HardState, Recovered, Write
 from tests.storage.disks import CLUSTER, SERVER, appended, ballot, command, open_rocks
 
@@ -425,6 +425,35 @@ def test_zeroed_sectors_never_become_data(tmp_path: pathlib.Path) -> None:
         shutil.rmtree(directory)
 
 
+def headers(data: bytes) -> list[int]:
+    """Where the records of a small log file or manifest begin."""
+    found, offset = [], 0
+    while offset + 7 <= len(data):
+        found.append(offset)
+        offset += 7 + int.from_bytes(data[offset + 4 : offset + 6], "little")
+    return found
+
+
+@pytest.mark.parametrize("kind", [5, 6, 7, 8])
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_record_type_of_recycled_files_does_not_hang_the_start(
+    tmp_path: pathlib.Path, kind: int, which: int
+) -> None:
+    """One flipped bit away from ours: RocksDB would read it for ever, or hide what follows, in a log file
+    and in its manifest.
+    """
+    image = killed(tmp_path)
+    directory = shutil.copytree(image, tmp_path / "log-file")
+    offset = headers(log_file(directory).read_bytes())[which]
+    overwrite(log_file(directory), offset + 6, bytes([kind]))
+    assert f"a record of a recycled file at byte {offset}" in strange_stretch(directory / "log")
+    refused_or_right(directory, least=SYNCED)
+    manifest = next((image / "log").glob("MANIFEST-*"))
+    overwrite(manifest, headers(manifest.read_bytes())[which] + 6, bytes([kind]))
+    with pytest.raises(DamagedStorage, match=f"a record of a recycled file at byte .* of {manifest.name}"):
+        restart(image)
+
+
 def test_a_zeroed_end_after_another_boot_is_suspect(tmp_path: pathlib.Path) -> None:
     """With the side file as old as a power cut may leave it, only the zeros tell of the lost batches."""
     directory = killed(tmp_path, unsynced=0)
@@ -436,7 +465,7 @@ def test_a_zeroed_end_after_another_boot_is_suspect(tmp_path: pathlib.Path) -> N
     size = log_file(directory).stat().st_size
     boundary = next(cut for cut in range(size // 2, size) if _is_boundary(directory, cut))
     overwrite(log_file(directory), boundary, bytes(size - boundary))
-    assert f"zeroed from byte {boundary}" in zeroed_stretch(directory / "log")
+    assert f"zeroed from byte {boundary}" in strange_stretch(directory / "log")
     assert "zeroed from byte" in restart(directory).groups[0].suspicion
 
 

@@ -25,6 +25,7 @@ from craft.recovery import (
     read_log,
 )
 from craft.storage.rocks import layout
+from craft.storage.rocks.wal import strange_manifest
 from craft.types import BEGINNING, Cut, Entry, GroupId, Index, RecoveredGroup, ServerId
 
 KIB = 1024
@@ -79,6 +80,9 @@ def open_database(
 ) -> Rdict:
     """Open; raises RefusedError where files are cut or changed, StorageFailed where the system refuses."""
     chosen = options(strict=strict, create=create, write_buffer_bytes=write_buffer_bytes)
+    strange = strange_manifest(path)
+    if strange:
+        raise RefusedError(strange)
     try:
         return Rdict(str(path), chosen)
     except Exception as error:  # rocksdict raises bare Exceptions

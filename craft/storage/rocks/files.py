@@ -9,6 +9,8 @@ import shutil
 import struct
 import zlib
 
+from craft.storage.rocks.wal import spoil
+
 SLOT_ALIGNMENT_BYTES = 4096
 """Slots share no sector and no page, so that a torn write of one cannot touch the other."""
 
@@ -131,7 +133,10 @@ def remove_tree(directory: pathlib.Path) -> None:
 
 
 def copy_database(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a RocksDB that nobody has open. Table files never change, so links to them will do."""
+    """Copy a RocksDB that nobody has open. Table files never change, so links to them will do.
+
+    The copy's log files end where RocksDB would read for ever.
+    """
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.name == "LOCK" or path.name.startswith("LOG"):
@@ -140,6 +145,7 @@ def copy_database(source: pathlib.Path, target: pathlib.Path) -> None:
             _link(path, target / path.name)
         else:
             shutil.copyfile(path, target / path.name)
+    spoil(target)
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:

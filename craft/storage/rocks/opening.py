@@ -17,7 +17,7 @@ from craft.storage import Identity
 from craft.storage.rocks import files, layout
 from craft.storage.rocks.database import Contents, RefusedError, open_database, read_contents
 from craft.storage.rocks.directory import Directory, pack_identity
-from craft.storage.rocks.wal import zeroed_stretch
+from craft.storage.rocks.wal import strange_stretch
 from craft.types import Cut
 
 
@@ -102,9 +102,9 @@ def _open_and_judge(directory: Directory, side: SideFiles, settings: Settings) -
 
 def _open_strictly(directory: Directory, settings: Settings) -> tuple[Rdict | None, str]:
     """The log, or why it does not open with absolute consistency."""
-    zeroed = zeroed_stretch(directory.log)
-    if zeroed:
-        return None, zeroed
+    strange = strange_stretch(directory.log)
+    if strange:
+        return None, strange
     try:
         return open_database(directory.log, strict=True, write_buffer_bytes=settings.write_buffer_bytes), ""
     except RefusedError as error:

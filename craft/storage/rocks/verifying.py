@@ -41,7 +41,7 @@ from craft.storage.rocks.directory import (
 )
 from craft.storage.rocks.logcheck import GroupReport, LogCheck
 from craft.storage.rocks.opening import Settings, SideFiles, gather
-from craft.storage.rocks.wal import zeroed_stretch
+from craft.storage.rocks.wal import strange_stretch
 from craft.storage.snapshots import DAMAGED, DirectoryFiles, Snapshots, id_of
 from craft.types import BEGINNING, Cut, GroupId, SnapshotInfo
 
@@ -176,7 +176,7 @@ class _Verification:
 
     def _open(self) -> tuple[Rdict, str]:
         """The copy, and why it does not open cleanly."""
-        refusal = zeroed_stretch(self._directory.log)
+        refusal = strange_stretch(self._directory.log)
         if not refusal:
             try:
                 return open_database(self._directory.judged, strict=True), ""
