@@ -1,0 +1,48 @@
+"""What a server knows of its cluster before it has read its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from craft import Config, DamagedStorage
+from craft.membership import Add, Remove, encode_changes
+from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
+
+FIRST = Config(cluster="c", server_id=1, servers={1: "127.0.0.1:7001", 2: "127.0.0.1:7002"})
+
+
+def test_a_roll_survives_the_disk(tmp_path: Path) -> None:
+    """Packed, written, read, unpacked."""
+    roll = founding(FIRST)
+    save(tmp_path, roll)
+    found = load(Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path))
+    assert found is not None
+    assert found.pack() == roll.pack()
+    assert (found.founders, found.joined, found.groups) == ((1, 2), False, 3)
+
+
+def test_a_flipped_byte_is_named(tmp_path: Path) -> None:
+    """The file, and what may be done."""
+    save(tmp_path, founding(FIRST))
+    file = tmp_path / ROLL_FILE
+    packed = bytearray(file.read_bytes())
+    for place in range(len(packed)):
+        packed[place] ^= 1
+        with pytest.raises(ValueError, match="checksum"):
+            unpack_roll(bytes(packed))
+        packed[place] ^= 1
+    file.write_bytes(packed[:-1])
+    with pytest.raises(DamagedStorage, match=str(file)):
+        load(Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path))
+
+
+def test_a_joining_server_takes_groups_and_addresses_from_the_roll() -> None:
+    """Its own address is that of its file; who is no member is left out."""
+    members = founding(FIRST).members
+    members.apply(encode_changes([Add(3, "127.0.0.1:7003"), Remove(2)]))
+    roll = founding(FIRST)._replace(joined=True, groups=7, members=members)
+    config = Config(cluster="c", server_id=3, join=["127.0.0.1:8001"], listen="127.0.0.1:7003")
+    assert settled(config, roll).servers == {1: "127.0.0.1:7001", 3: "127.0.0.1:7003"}
+    assert settled(config, roll).group_count == 7

@@ -1,0 +1,67 @@
+"""Members that change in the simulator: nothing is lost by it, and the checkers see what would be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from craft.engine import membership as engine_membership
+from craft.raft import membership
+from craft.testing.members import KINDS
+from craft.testing.plan import MS, SECOND, MemberChange, Plan
+from craft.testing.run import run
+from craft.types import Configuration
+
+
+def plan(seed: int, *kinds: str, sync_ms: int = 0) -> Plan:
+    """Changes one after the other, and no bad luck beside them; disks may be slow."""
+    pause = 700 if not sync_ms else 4000
+    changes = tuple(MemberChange(at * pause * MS, kind, seed * 100 + at) for at, kind in enumerate(kinds, 1))
+    sync = (sync_ms * MS, 2 * sync_ms * MS) if sync_ms else (200_000, 600_000)
+    duration = (len(kinds) + 2) * (pause + 300) * MS
+    return Plan(seed, servers=3, groups=2, sync=sync, changes=changes, duration=duration)
+
+
+def test_servers_come_and_go_and_nothing_is_lost() -> None:
+    """Every kind of change, from every size of cluster to every other."""
+    for seed in (1, 2):
+        result = run(plan(seed, *KINDS, "shuffle", "shuffle"))
+        assert result.violation is None, result.violation
+        assert result.marks["wanted set reached"] and result.marks["joint begun"]
+
+
+def test_a_cluster_without_changes_binds_nobody() -> None:
+    """What does not change costs no entry: seeds of before keep their histories."""
+    result = run(Plan(1, servers=3, groups=2, duration=SECOND))
+    assert result.violation is None
+    assert not result.marks["configuration appended"]
+
+
+def test_a_group_that_leaves_joint_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one set of voters to the next without both majorities: two quorums may miss each other."""
+
+    def at_once(prepared: Configuration, voters: Any) -> Configuration:
+        return Configuration(voters, learners=prepared.members - voters, version=prepared.version)
+
+    monkeypatch.setattr(membership, "_joint", at_once)
+    caught = [run(plan(seed, "shuffle", "replace", "shuffle")).violation for seed in range(3)]
+    assert any(one and one.property == "quorums of neighbouring configurations meet" for one in caught)
+
+
+def test_a_leader_that_does_not_wait_for_the_commit_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One configuration upon another that may still be overwritten."""
+    monkeypatch.setattr(membership, "configuration_known", lambda _r: True)
+    monkeypatch.setattr(
+        membership, "may_change", lambda r: r.leads and not r.noop_due and r.transfer_to is None
+    )
+    caught = [run(plan(seed, "shuffle", "replace", "shuffle", sync_ms=300)).violation for seed in range(3)]
+    assert any(one and one.property == "a configuration follows a committed one" for one in caught)
+
+
+def test_a_change_that_is_told_too_early_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The final configuration is appended in every group, and not yet committed in all."""
+    monkeypatch.setattr(engine_membership, "_committed", lambda r: r.configuration)
+    caught = [run(plan(seed, "shuffle", "replace", "shuffle", sync_ms=300)).violation for seed in range(3)]
+    told = "a change that is told as done is done in every group"
+    assert any(one and one.property == told for one in caught)
