@@ -650,9 +650,120 @@ STORAGE = (
     ),
 )
 
-MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *CLOCKS, *READS, *STORAGE)
+SUSPICION = "craft.raft.suspicion"
 
-ALIVE: tuple[str, ...] = ()
+SUSPECTS = (
+    _mutant(
+        "suspects_vote_counts",
+        "PROTOCOL 10 (†), attacks 13, 20",
+        "A quorum of votes elects, whoever gave them.",
+        (
+            "craft.quorum:vote_outcome",
+            "is_quorum(configuration, granted.difference(suspects))",
+            "is_quorum(configuration, granted)",
+        ),
+    ),
+    _mutant(
+        "suspects_report_counts",
+        "PROTOCOL 6, 10",
+        "A read's majority contains a server that may have forgotten the latest entry.",
+        ("craft.reads:QuorumReads._covered", "if not groups[group].suspect", "if groups"),
+    ),
+    _mutant(
+        "suspect_vouches_for_its_log",
+        "PROTOCOL 1, 10",
+        "A suspect acknowledges as anybody.",
+        (f"{REPLICATION}:acknowledge", "if r.suspect:", "if False:"),
+    ),
+    _mutant(
+        "suspects_acknowledgement_counts",
+        "PROTOCOL 1, 10",
+        "A leader counts what a suspect holds.",
+        ("craft.raft.progress:Progress.counted", "0 if self.suspect else self.match", "self.match"),
+    ),
+    _mutant(
+        "suspect_infers_a_commit",
+        "PROTOCOL 1, 10",
+        "A suspect takes for committed what it and the leader hold.",
+        (f"{REPLICATION}:infer_commit", "or r.leader_id is None or r.suspect:", "or r.leader_id is None:"),
+        (
+            f"{REPLICATION}:infers_commits",
+            "if r.suspect or (progress is not None and progress.suspect):",
+            "if False:",
+        ),
+    ),
+    _mutant(
+        "suspicion_is_forgotten",
+        "PROTOCOL 10 (†), attack 13",
+        "A start finds its log as it was repaired, and not why.",
+        (
+            "craft.recovery:RecoveredLog.recovered",
+            "self.configurations,\n        suspicion,",
+            "self.configurations,\n        '',",
+        ),
+    ),
+    _mutant(
+        "suspicion_ends_with_the_repeated_past",
+        "PROTOCOL 10 (†), attack 13",
+        "An entry that was appended before the suspect was heard clears it.",
+        (
+            f"{SUSPICION}:heard_suspect",
+            "progress.doubt(r.log.last_index + 1, incarnation)",
+            "progress.doubt(max(1, r.commit_index), incarnation)",
+        ),
+    ),
+    _mutant(
+        "suspicion_ends_before_the_write",
+        "PROTOCOL 1, 10",
+        "A suspect is trusted while the entry that clears it is on its way to the disk.",
+        (f"{SUSPICION}:take_end", "r.clearing_write = write", "r.clearing_write, r.suspicion = write, ''"),
+    ),
+    _mutant(
+        "any_incarnation_is_cleared",
+        "PROTOCOL 10 (†)",
+        "What clears one start of a server clears the next one too, which has lost more.",
+        (f"{SUSPICION}:handle_cleared", "m.incarnation != r.incarnation or ", ""),
+    ),
+    _mutant(
+        "former_leader_does_not_look",
+        "PROTOCOL 10 (†), attack 20",
+        "A former leader clears whoever holds its no-op.",
+        (
+            f"{SUSPICION}:handle_suspected",
+            "index = r.former.counted.get(sender, 0)",
+            "index = r.former.noop_index",
+        ),
+    ),
+    _mutant(
+        "former_leader_forgets_what_it_told",
+        "PROTOCOL 1, 10",
+        "A former leader counts acknowledgements only; a follower had inferred commits beyond them.",
+        (f"{SUSPICION}:resign", "max(progress.vouched, r.told_durable)", "progress.vouched"),
+    ),
+    _mutant(
+        "lost_votes_are_suspect_only",
+        "PROTOCOL 10",
+        "A directory that cannot prove its votes starts as a suspect.",
+        ("craft.recovery:_damage", "if facts.ballots_number is None and _suspicion(facts):", "if False:"),
+    ),
+    _mutant(
+        "suspect_takes_the_next_counter",
+        "PROTOCOL 5, 10",
+        "A suspect numbers its session by what it remembers.",
+        ("craft.engine.proposing:begin_session", "if e.counter_lost:", "if False:"),
+    ),
+)
+
+MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *CLOCKS, *READS, *STORAGE, *SUSPECTS)
+
+ALIVE: tuple[str, ...] = (
+    "any_incarnation_is_cleared",
+    "former_leader_does_not_look",
+    "former_leader_forgets_what_it_told",
+    "suspect_takes_the_next_counter",
+    "suspects_report_counts",
+    "suspicion_ends_with_the_repeated_past",
+)
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""
 
 LATER = (
@@ -661,8 +772,6 @@ LATER = (
     ("read by the reader's own configuration", "PROTOCOL 6 (†), attack 2", 5),
     ("replica outside its uncommitted configuration does not stand", "PROTOCOL 8 (†), attack 5", 5),
     ("version rule stuck", "PROTOCOL 8 (†), attack 18", 5),
-    ("suspect's vote or report counted", "PROTOCOL 10 (†), attacks 13, 20", 5),
-    ("suspect vouches for its log, or infers a commit by it", "PROTOCOL 1, 10", 5),
     (
         "session opened without reading first; wiped server's counter below the kept highest",
         "PROTOCOL 5, attacks 3, 19",

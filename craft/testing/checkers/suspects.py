@@ -40,7 +40,7 @@ class SuspectsSaySo(Checker):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} is suspect in group {group}"
-                    f" ({server.disk.synced.suspicions[group]}), and says {message}",
+                    f" ({server.disk.synced.suspicions[group]}), and says {type(message).__name__} like any",
                 )
 
 
