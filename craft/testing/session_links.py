@@ -121,6 +121,8 @@ class Links:
         if self.current is not None and self.current.server.alive:
             return self.current
         self.current = None
+        # As a client does that is told who the servers are: newcomers are tried last.
+        self.ring += [i for i in self._world.ids if i not in self.ring]
         for _ in self.ring:
             server = self._world.servers.get(self.ring[0])
             if server is not None:

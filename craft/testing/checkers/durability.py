@@ -19,7 +19,7 @@ from craft.messages import (
 )
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import Fresh, Ledger
-from craft.types import GroupId, HardState, Index, ServerId, Term
+from craft.types import Configuration, GroupId, HardState, Index, ServerId, Term
 
 if typing.TYPE_CHECKING:
     from craft.raft.state import RaftState
@@ -159,12 +159,12 @@ class CommitsAreDurable(Checker):
         for fresh in self._ledger.fresh:
             holders = self._holders(server, fresh)
             r = server.engine.state.raft(fresh.group)
-            if not quorum.is_quorum(r.configuration, holders):
+            if not any(quorum.is_quorum(one, holders) for one in _in_force(r, fresh.entry.index)):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} takes entry {fresh.entry.index} of group {fresh.group} (term"
                     f" {fresh.entry.term}) for committed; it is on the platters of servers {sorted(holders)}"
-                    f" of {sorted(r.configuration.voters)}",
+                    f" of {_in_force(r, fresh.entry.index)}",
                 )
 
     def crashed(self, server: SimServer) -> None:
@@ -179,3 +179,14 @@ class CommitsAreDurable(Checker):
             if disk.vouches(group, entry.index, entry.term):
                 holders.add(i)
         return holders
+
+
+def _in_force(r: RaftState, index: Index) -> list[Configuration]:
+    """By which configurations an entry may have been committed in the turn that was taken.
+
+    The latest; and where that came behind the entry, perhaps later in the turn, the one before.
+    """
+    if r.configuration_at.index <= index:
+        return [r.configuration]
+    found = r.log.configuration_upto(r.configuration_at.index - 1)
+    return [r.configuration, r.created if found is None else found[1]]
