@@ -129,7 +129,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
             st.builds(GroupReport, places, places, places, configurations, st.booleans()), max_size=3
         ).map(tuple),
     ),
-    SnapshotWanted: st.builds(SnapshotWanted, numbers),
+    SnapshotWanted: st.builds(SnapshotWanted, numbers, numbers),
     SnapshotOffer: st.builds(SnapshotOffer, snapshot_ids, numbers, st.lists(numbers, max_size=3).map(tuple)),
     SnapshotFetch: st.builds(SnapshotFetch, snapshot_ids, numbers, numbers),
     SnapshotChunk: st.builds(SnapshotChunk, snapshot_ids, numbers, numbers, bodies),

@@ -34,7 +34,10 @@ SESSIONS_A_PART = 256
 """Sessions of clients in one part: some hundred KiB where their windows are full."""
 
 LANDMARK_BYTES = 256 * 1024
-"""How far apart the places are, of a group, up to which its log may be compacted."""
+"""How far apart the places are, of a group, up to which its log may be compacted, at most."""
+
+LANDMARKS_IN_WINDOW = 16
+"""Or closer, where the trailing window is small: it is kept to within a sixteenth."""
 
 LANDMARKS_MAX = 16384
 """Of a group: 4 GiB of log. Beyond it every other one is forgotten."""
@@ -51,7 +54,8 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
     s.logged_bytes += size
     place = s.delivered[group] = Applied(last.place, last.timestamp)
     marks = s.landmarks[group]
-    if not marks or s.totals[group] - marks[-1].bytes >= LANDMARK_BYTES:
+    apart = min(LANDMARK_BYTES, e.limits.log_trailing_bytes // (LANDMARKS_IN_WINDOW * len(e.replicas)))
+    if not marks or s.totals[group] - marks[-1].bytes >= apart:
         marks.append(Landmark(*place, s.totals[group]))
         if len(marks) > LANDMARKS_MAX:
             s.landmarks[group] = type(marks)(islice(marks, 0, None, 2))

@@ -23,7 +23,7 @@ from craft.clock.offsets import Offsets
 from craft.limits import EngineLimits
 from craft.membership import Members
 from craft.merge import Merger
-from craft.messages import AppendAccepted, AppendEntries, Message
+from craft.messages import AppendAccepted, AppendEntries, Message, SnapshotWanted
 from craft.placement import Placement
 from craft.raft import Raft, RaftState
 from craft.reads import QuorumReads
@@ -220,7 +220,8 @@ class Snapshots:
     compaction_due: bool = False
     starts: dict[GroupId, Start] = field(default_factory=dict)  # for the next write
     unfounded: bool = False  # the logs are compacted, and there is no snapshot to begin from
-    wanted: dict[ServerId, Position] = field(default_factory=dict)  # who asked for one, at or beyond which
+    wanted: dict[ServerId, SnapshotWanted] = field(default_factory=dict)  # who asked for one, and for which
+    damaged: int = 0  # the random number of the last one whose file did not hold
     sending: dict[ServerId, Sending] = field(default_factory=dict)
     allowed_at: int = 0  # monotonic: when the next piece may be read for a peer
     partial: tuple[SnapshotId, int] | None = None  # what an earlier run had begun to receive, and its size

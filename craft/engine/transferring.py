@@ -24,13 +24,16 @@ from craft.messages import SnapshotChunk, SnapshotFetch, SnapshotInstalled, Snap
 from craft.raft import replication
 from craft.raft.progress import ProgressState
 from craft.ready import Ready, ReceiveAppend, ReceiveBegin, ReceiveFinish, SnapshotRead
-from craft.types import Position, ServerId, SnapshotId, SnapshotInfo, SnapshotPart
+from craft.types import ServerId, SnapshotId, SnapshotInfo, SnapshotPart
 
 PIECES_AHEAD = 2
 """Pieces asked for and not written: the next travels while the last is written."""
 
 LOOK_FOR_BEATS = 4
 """Heartbeats for which whoever offers a snapshot is asked for the one that we had begun to receive."""
+
+NOTHING = SnapshotWanted(0, 0)
+"""Any will do."""
 
 SIZE_MAX = 2**53
 """Of a snapshot's file: a peer that offers more is broken."""
@@ -52,7 +55,7 @@ def tick(e: EngineState) -> None:
         _look_after(e, s.receiving)
     elif s.unfounded and s.received is None:
         for peer in e.peers.values():
-            peer.out.append(SnapshotWanted(0))
+            peer.out.append(SnapshotWanted(0, s.damaged))
 
 
 def _offer(e: EngineState) -> None:
@@ -64,14 +67,14 @@ def _offer(e: EngineState) -> None:
         if progress.state is ProgressState.SNAPSHOT
     }
     for peer_id in sorted((waiting | s.wanted.keys()) & e.peers.keys()):
-        wanted = s.wanted.get(peer_id, 0)
+        wanted = s.wanted.get(peer_id, NOTHING)
         if peer_id in s.sending:
             continue
-        if s.kept and s.kept[-1].head.position >= wanted:
+        if s.kept and s.kept[-1].head.position >= wanted.position and s.kept[-1].id.nonce != wanted.damaged:
             newest = s.kept[-1]
             indexes = tuple(cut.place.index for cut in newest.head.cuts)
             e.peers[peer_id].out.append(SnapshotOffer(newest.id, newest.size, indexes))
-        elif e.applied_position >= wanted:
+        elif e.applied_position >= wanted.position:
             mark("snapshot taken for a peer")
             s.asked = True
     s.wanted = {peer_id: wanted for peer_id, wanted in s.wanted.items() if s.asked or s.capturing}
@@ -86,15 +89,14 @@ def link_restored(e: EngineState, peer_id: ServerId) -> None:
         _go_on(e, receiving)
 
 
-def want(e: EngineState, peer_id: ServerId, position: Position = 0) -> None:
+def want(e: EngineState, peer_id: ServerId) -> None:
     """A peer needs what is compacted here."""
-    wanted = e.snapshots.wanted
-    wanted[peer_id] = max(position, wanted.get(peer_id, 0))
+    e.snapshots.wanted.setdefault(peer_id, NOTHING)
 
 
 def handle_wanted(e: EngineState, sender: ServerId, m: SnapshotWanted) -> None:
     """Answered with the next heartbeat, or when one was taken."""
-    want(e, sender, m.position)
+    e.snapshots.wanted[sender] = m
 
 
 def handle_installed(e: EngineState, sender: ServerId, _: SnapshotInstalled) -> None:
@@ -155,6 +157,8 @@ def handle_offer(e: EngineState, sender: ServerId, m: SnapshotOffer) -> None:
         e.peers[sender].out.append(SnapshotInstalled(m.snapshot.position))
     elif s.receiving is not None or s.received is not None or s.restoring:
         return  # one at a time: it is offered again
+    elif m.snapshot.nonce == s.damaged:
+        e.peers[sender].out.append(SnapshotWanted(m.snapshot.position, s.damaged))
     elif s.partial is not None:
         _look_for_partial(e, sender, *s.partial)
     elif installing.helps(e, m.snapshot.position, m.indexes):
@@ -162,7 +166,7 @@ def handle_offer(e: EngineState, sender: ServerId, m: SnapshotOffer) -> None:
         _begin(e, sender, m.snapshot, m.size)
     else:
         mark("newer snapshot asked for")
-        e.peers[sender].out.append(SnapshotWanted(max(e.applied_position, m.snapshot.position + 1)))
+        e.peers[sender].out.append(SnapshotWanted(max(e.applied_position, m.snapshot.position + 1), 0))
 
 
 def _begin(e: EngineState, sender: ServerId, snapshot: SnapshotId, size: int) -> None:
@@ -255,9 +259,11 @@ def _look_after(e: EngineState, receiving: Receiving) -> None:
 def received(e: EngineState, info: SnapshotInfo | None, parts: tuple[SnapshotPart, ...]) -> None:
     """It is whole and durable here; None: it was damaged, and is gone."""
     s = e.snapshots
-    s.receiving = None
+    receiving, s.receiving = s.receiving, None
     if info is None:
         mark("received snapshot was damaged")
+        # It is so at its owner too, perhaps, who is asked for another.
+        s.damaged = receiving.snapshot.nonce if receiving is not None else 0
         return
     capturing.keep(e, info)
     s.received = (info, parts)

@@ -3,7 +3,8 @@
 Invariants
 - At most one write is under way; what comes meanwhile is the next one.
 - A group's part of it is taken in this order: its entries, then whether they end a suspicion (PROTOCOL 10),
-  then its term and vote. Where its log begins anew, storage carries that out first.
+  then its term and vote. Where its log begins anew, storage carries that out first; term and commit are
+  never behind what it begins at.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def take_write(e: EngineState) -> Write | None:
             suspicions.append((group, suspected))
         if r.hard_dirty:
             r.hard_dirty, r.hard_write = False, e.next_write
-        elif append is None and suspected is None:
+        elif append is None and suspected is None and group not in e.snapshots.starts:
             continue
         hard_states.append((group, r.hard_state()))  # the commit index rides along (a hint)
         groups.append(group)

@@ -12,6 +12,7 @@ Invariants
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from enum import Enum
@@ -36,6 +37,9 @@ TAIL_BATCHES_MAX = 3
 """So many synced batches may be lost at the end of a log."""
 
 CLUSTER_ID = "simulated"
+
+# What simulated disks complain of is in the trace; a thousand runs would fill a screen with it.
+logging.getLogger("craft.storage").addHandler(logging.NullHandler())
 
 BATCH_OF_CREATION = 1
 """A fresh directory holds this batch already: its identity."""

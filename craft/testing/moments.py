@@ -34,6 +34,13 @@ MOMENTS = {
 }
 """Every moment, and what is true then."""
 
+SNAPSHOT_MOMENTS = {
+    "capture": "a server has forked its state machine, and not yet written its snapshot",
+    "piece": "a piece of a peer's snapshot was written",
+    "received": "a peer's snapshot is whole and durable, and not yet installed",
+}
+"""Those of runs that take snapshots."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -51,7 +58,7 @@ class Moments:
 
     def wait(self, name: str, *, nth: int, after: int, event: Callable[[ServerId], None]) -> None:
         """Call `event(server)` right behind the nth moment of a kind at or after a time."""
-        assert name in MOMENTS, name
+        assert name in MOMENTS or name in SNAPSHOT_MOMENTS, name
         self._waiting.setdefault(name, []).append(_Waiting(after, nth, event))
 
     def reached(self, world: World, name: str, server: ServerId) -> None:

@@ -71,6 +71,15 @@ class RemoteClients:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotPlan:
+    """How snapshots are written and restored. Times in ns."""
+
+    write: Span
+    restore: Span
+    cut_short: float = 0.0  # the share of writes in the middle of which the power goes
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One run."""
 
@@ -98,6 +107,7 @@ class Plan:
     committed: float = 0.0  # the share of writes whose clients want no more than the level `committed`
     clock_error: int | None = None  # the bound of all clocks' errors that is stated, and kept
     remote: RemoteClients | None = None  # clients with sessions of their own
+    snapshots: SnapshotPlan | None = None  # snapshots are taken, and logs compacted; None: never
     duration: int = 5 * SECOND  # of the fault phase
     faults: tuple[Fault, ...] = ()
     changes: tuple[MemberChange, ...] = ()  # of the members; none: they stay as they are
@@ -115,12 +125,19 @@ class Plan:
                 raise ValueError(f"not a plan of format {FORMAT}")
             found["limits"] = EngineLimits(**found["limits"])
             found["remote"] = _remote(found.get("remote"))
+            found["snapshots"] = _snapshots(found.get("snapshots"))
             found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
             found["changes"] = tuple(MemberChange(**one) for one in found.get("changes", ()))
             spans = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
             return cls(**{**found, **spans})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {error}") from error
+
+
+def _snapshots(found: Any) -> SnapshotPlan | None:
+    if found is None:
+        return None
+    return SnapshotPlan(tuple(found["write"]), tuple(found["restore"]), found["cut_short"])
 
 
 def _remote(found: Any) -> RemoteClients | None:

@@ -15,17 +15,16 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from craft.applying import Applier
-from craft.client_sessions import ClientResults
 from craft.engine import Engine
 from craft.messages import Frame
 from craft.ready import Load, Merged, Ready
-from craft.state_machine import Batch
-from craft.testing.disk import SimulatedDisk
+from craft.testing.capturing import Capturing, captures
+from craft.testing.disk import CLUSTER_ID, SimulatedDisk
 from craft.testing.history import Operation
 from craft.testing.members import Asked
 from craft.testing.session_links import Attempt
-from craft.types import Instant, Recovered, ServerId, Write
+from craft.testing.watched import Watched
+from craft.types import Instant, Recovered, ServerId, StoredSnapshots, Write
 
 if typing.TYPE_CHECKING:
     from craft.testing.world import World
@@ -36,39 +35,32 @@ LOAD_NS = 50_000
 """Reading older entries back."""
 
 
-class _Watched(Applier):
-    """The applier, with every batch's results in sight: those of other servers' commands as well."""
-
-    def __init__(self, machine: Any) -> None:
-        super().__init__(machine)
-        self.seen: list[Sequence[Any] | None] = []
-
-    def _call(self, batch: Batch) -> Sequence[Any] | None:
-        results = super()._call(batch)
-        self.seen.append(results)
-        return results
-
-
 class SimServer:
     """One incarnation of a server. A restart makes another on the same disk."""
 
     def __init__(
-        self, world: World, server_id: ServerId, disk: SimulatedDisk, recovered: Recovered, machine: Any
+        self,
+        world: World,
+        server_id: ServerId,
+        disk: SimulatedDisk,
+        recovered: Recovered,
+        *,
+        applier: Watched,
+        stored: StoredSnapshots,
     ) -> None:
-        self.world, self.id, self.disk, self.machine = world, server_id, disk, machine
+        self.world, self.id, self.disk = world, server_id, disk
+        self.machine: Any = applier.machine
         self.incarnation = world.next_serial()
         # Monotonic clocks of different servers and boots have nothing in common.
         self.monotonic_offset = world.rng_engines.randrange(10**15)
-        self.applier = _Watched(machine)
-        if world.plan.remote is not None:
-            self.applier.client_results = ClientResults(world.plan.remote.results_bytes_max)
+        self.applier = applier
         self.inbox: list[Input] = []
         self.turn_at: int | None = None  # when the next turn is due
         self.turns_now = (0, 0)  # (instant, turns at it)
         self.syncing: int | None = None  # the engine's number of the write that is being synced
         self.operations: dict[int, Operation] = {}  # what its clients wait for
         self.attempts: dict[int, Attempt] = {}  # of remote clients
-        self.applied_position = 0
+        self.applied_position = 0 if stored.newest is None else stored.newest[0].head.position
         self.paused = False
         self.leaders_seen: list[Any] = [(0, None)] * world.plan.groups
         self.ends_seen = [(0, 0, 0)] * world.plan.groups
@@ -80,8 +72,15 @@ class SimServer:
             rng=random.Random(world.rng_engines.getrandbits(64)),
             now=self.now(),
             clock_error_ns=world.plan.clock_error,
+            cluster_id=CLUSTER_ID,
+            captures=captures(world.plan, self.machine),
+            stored=stored,
             **world.operator.options(server_id, disk.disk_id),
         )
+
+        self.capturing = Capturing(self) if captures(world.plan, self.machine) else None
+        if self.engine.state.snapshots.unfounded:
+            self.applied_position = 0
 
     def now(self) -> Instant:
         """This instant, as this server sees it."""
@@ -124,6 +123,8 @@ class SimServer:
             self._load(load)
         for operation, timestamp in ready.committed:
             world.committed(self, operation, timestamp)
+        if self.capturing is not None:
+            self.capturing.carry_out(ready)
         for operation in ready.reads:
             self._serve(operation)
         if ready.apply:
@@ -166,6 +167,14 @@ class SimServer:
                 self.world.operator.told(token, results.version, results.error)
             else:
                 self.world.answered(self, token, results, positions[token.number])
+
+    def settled(self, token: Any) -> None:
+        """A request took effect within a snapshot: nobody here knows what it came to."""
+        if isinstance(token, Attempt):
+            token.end(self, None)
+        elif isinstance(token, Operation) and token.number in self.operations:
+            del self.operations[token.number]
+            self.world.unknown(token)
 
     def _serve(self, operation: Operation) -> None:
         query = getattr(self.machine, "query", None)

@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
-from craft.testing.faults import CLOCKS, DISKS, FAULTS, FRAMES, LINKS, LOSSES, RESERVE, SERVERS, TAILS
+from craft.testing.faults import CLOCKS, DECAY, DISKS, FAULTS, FRAMES, LINKS, LOSSES, RESERVE, SERVERS, TAILS
 from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
+from craft.testing.swarm_snapshots import with_snapshots
 from craft.testing.workloads import WORKLOADS
 
 FAULTS_MAX = 80
@@ -68,7 +69,7 @@ RESERVE_FROM = 3000
 WITH_RESERVE = 0.1
 """The share of runs with such faults."""
 
-DRAWN = tuple(kind for kind in FAULTS if kind not in RESERVE and kind not in TAILS)
+DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY})
 """What a seed's faults are drawn from at once.
 
 What came later is drawn for itself: old seeds keep their traces.
@@ -115,7 +116,8 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _sessions(random.Random(f"{seed} sessions"), plan, allowed)
     plan = _members(random.Random(f"{seed} members"), plan)
     plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
-    return _reserve(random.Random(f"{seed} reserve"), plan, allowed)
+    plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
+    return with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
 
 
 def _members(rng: random.Random, plan: Plan) -> Plan:

@@ -46,6 +46,8 @@ KINDS = {
     "commit": "the group's commit index here",
     "merge": "an entry of the group was merged: position, timestamp, index",
     "apply": "the state machine has applied everything up to this position",
+    "capture": "a snapshot was forked at this position, and is being written",
+    "restore": "the state machine was replaced by a peer's snapshot of this position",
     "propose": "a client proposed; the rest is the operation's number",
     "answer": "a client was answered: number, position",
     "reject": "a client's request had no effect and never will",

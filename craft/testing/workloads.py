@@ -16,7 +16,7 @@ Invariants
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,9 @@ EARLIER = 0.15
 
 EXPECTED_MAX = 4
 """Among how many of the last values made for a register a compare-and-set picks the one it expects."""
+
+PIECE_BYTES = 200
+"""Of a machine's snapshot."""
 
 DIGEST_BYTES = 8
 DIGEST_MASK = (1 << 8 * DIGEST_BYTES) - 1
@@ -150,6 +153,16 @@ class Digest:
     def change(self, key: int, old: int, new: int) -> None:
         """A key's value, or the hash of it, changed. What was never written counts as 0."""
         self._sum += hash((key, new)) - hash((key, old))
+
+    def snapshot(self) -> Callable[[], Iterator[bytes]]:
+        """The whole state, in small pieces: what a snapshot of many megabytes is to a real server."""
+        state = {**vars(self), "_sum": self._sum & DIGEST_MASK}
+        packed: bytes = msgpack.packb(state)
+        return lambda: (packed[at : at + PIECE_BYTES] for at in range(0, len(packed), PIECE_BYTES))
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """That state in the place of this one."""
+        vars(self).update(msgpack.unpackb(b"".join(chunks), strict_map_key=False))
 
     def digest(self) -> bytes:
         """Of the whole state."""

@@ -22,6 +22,7 @@ from craft.applying import unpack
 from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed
 from craft.ready import Merged, Verdict
 from craft.recovery import TAIL_BYTES_MAX
+from craft.testing.capturing import find
 from craft.testing.checkers.base import Checker, Hooks, Violation
 from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
@@ -248,7 +249,8 @@ class World:
             return
         disk = self.disks[i]
         try:
-            recovered = disk.recover()
+            applier, stored, behind = find(self.plan, disk, self.machine)
+            recovered = disk.recover(behind)
         except DamagedStorage as error:
             self._refused(i, error)
             return
@@ -261,7 +263,7 @@ class World:
             raise Violation("a spoilt disk is refused", f"server {i} started although {disk.spoilt}")
         suspect = ", suspect" if disk.vouched else ""
         self.note(i, "start", f"counter {recovered.counter}{suspect}")
-        server = self.servers[i] = SimServer(self, i, disk, recovered, self.machine())
+        server = self.servers[i] = SimServer(self, i, disk, recovered, applier=applier, stored=stored)
         for hook in self.hooks.started:
             hook(server)
         for other in sorted(self.servers):

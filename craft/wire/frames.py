@@ -159,7 +159,7 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     ReadQuery: (a_number,),
     ReadReport: (a_number, _reports),
     LeaderPersisted: (a_group, a_number, a_number),
-    SnapshotWanted: (a_number,),
+    SnapshotWanted: (a_number, a_number),
     SnapshotOffer: (_snapshot, a_number, _indexes),
     SnapshotFetch: (_snapshot, a_number, a_number),
     SnapshotChunk: (_snapshot, a_number, a_number, some_bytes),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from craft.limits import EngineLimits
 from craft.messages import Frame, SnapshotFetch
 from craft.raft.progress import ProgressState
@@ -21,12 +19,6 @@ SMALL = replace(
     snapshot_stall_ms=2000,
 )
 """A log is compacted after a few hundred commands."""
-
-
-@pytest.fixture(autouse=True)
-def _near_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs of tests are short: every delivery is a place that they may be compacted up to."""
-    monkeypatch.setattr("craft.engine.capturing.LANDMARK_BYTES", 1)
 
 
 def write(cluster: Cluster, i: int, count: int, name: str = "c") -> None:

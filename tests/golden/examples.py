@@ -66,7 +66,7 @@ MESSAGES: tuple[Message, ...] = (
     Forward(1, (PROPOSAL,)),
     ForwardRefused(1, 5, (300, 301)),
     ReadQuery(21),
-    SnapshotWanted(22),
+    SnapshotWanted(22, 33),
     SnapshotOffer(SnapshotId(23, 24), 25, (26, 27, 28)),
     SnapshotFetch(SnapshotId(23, 24), 29, 30),
     SnapshotChunk(SnapshotId(23, 24), 29, 31, b"piece"),

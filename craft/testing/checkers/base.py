@@ -38,6 +38,9 @@ class Checker:
     def started(self, server: SimServer) -> None:
         """A server has started on its disk (its engine is made, nothing has arrived)."""
 
+    def restored(self, server: SimServer) -> None:
+        """Its state machine was replaced by a snapshot of a peer's: it goes on behind that."""
+
     def sent(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
         """A frame leaves a server, whether it will arrive or not."""
 
@@ -70,6 +73,7 @@ class Hooks:
 
     def __init__(self, checkers: Sequence[Checker]) -> None:
         self.started = _overridden(checkers, "started")
+        self.restored = _overridden(checkers, "restored")
         self.sent = _overridden(checkers, "sent")
         self.wrote = _overridden(checkers, "wrote")
         self.turned = _overridden(checkers, "turned")

@@ -23,6 +23,7 @@ from craft.types import Configuration, GroupId, HardState, Index, ServerId, Term
 
 if typing.TYPE_CHECKING:
     from craft.raft.state import RaftState
+    from craft.testing.disk import SimulatedDisk
     from craft.testing.server import SimServer
 
 _OTHERS = (AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
@@ -67,6 +68,11 @@ class VotesAreDurable(Checker):
             )
 
 
+def in_snapshot(disk: SimulatedDisk, group: GroupId, index: Index) -> bool:
+    """Does a kept snapshot hold what was committed there? It is durable before the logs begin behind it."""
+    return any(index <= info.head.cuts[group].place.index for info in disk.snapshots.kept())
+
+
 class AcknowledgementsAreDurable(Checker):
     """What a follower acknowledges is on its platter, and equals the log of the leader that it tells."""
 
@@ -82,6 +88,8 @@ class AcknowledgementsAreDurable(Checker):
 
     def _check(self, server: SimServer, peer: ServerId, m: AppendAccepted) -> None:
         platter = server.disk.synced.logs[m.group]
+        if in_snapshot(server.disk, m.group, m.match_index):
+            return
         durable = platter.term_at(m.match_index)
         own = server.engine.state.raft(m.group).log.term_at(m.match_index)
         leaders = self._leaders_term(server, peer, m)
@@ -134,7 +142,7 @@ class CountedIsHeld(Checker):
         hard = disk.synced.hard_states[r.group]
         if peer in world.wiped or disk.spoilt or term is None or (hard is not None and hard.term > r.term):
             return
-        if match and not disk.vouches(r.group, match, term):
+        if match and not (disk.vouches(r.group, match, term) or in_snapshot(disk, r.group, match)):
             found = disk.synced.logs[r.group].term_at(match)
             raise Violation(
                 self.PROPERTY,
@@ -176,7 +184,7 @@ class CommitsAreDurable(Checker):
         world, (group, entry) = server.world, fresh
         holders = set(world.wiped)  # nobody can tell any more
         for i, disk in world.disks.items():
-            if disk.vouches(group, entry.index, entry.term):
+            if disk.vouches(group, entry.index, entry.term) or in_snapshot(disk, group, entry.index):
                 holders.add(i)
         return holders
 

@@ -66,8 +66,8 @@ class LeaderCompleteness(_Leaders):
     def leads(self, server: SimServer, r: RaftState) -> None:
         """Is the last of them there? By log matching, which is checked too, so are those before it."""
         index = self._last_committed_before(r)
-        if not index:
-            return
+        if index < r.log.start.place.index or not index:
+            return  # it begins behind a committed entry, which is checked too
         term, expected = term_at(server, r, index), self._ledger.committed[r.group][index - 1].term
         if term != expected:
             raise Violation(

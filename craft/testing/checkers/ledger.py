@@ -156,8 +156,8 @@ def entry_at(server: SimServer, r: RaftState, index: Index) -> Entry | None:
 
 
 def term_at(server: SimServer, r: RaftState, index: Index) -> Term | None:
-    """The term of a server's entry, None where it has none; 0 before the first."""
-    if not index:
-        return 0
+    """The term of a server's entry, or of what its log begins behind (0 before the first); else None."""
+    if index == r.log.start.place.index:
+        return r.log.start.place.term
     entry = entry_at(server, r, index)
     return entry.term if entry is not None else None

@@ -134,7 +134,10 @@ class StateMachineSafety(Checker):
             if now.commit_index == before.commit_index:
                 continue
             known = self._ledger.committed[r.group]
-            for index in range(before.commit_index + 1, now.commit_index + 1):
+            start = r.log.start.place
+            if before.commit_index < start.index:
+                self._check_start(server, r)
+            for index in range(max(before.commit_index, start.index) + 1, now.commit_index + 1):
                 entry = entry_at(server, r, index)
                 first = known[index - 1] if index <= len(known) else None
                 if entry is not first and (entry is None or first is None or entry != first):
@@ -143,6 +146,18 @@ class StateMachineSafety(Checker):
                         f"entry {index} of group {r.group} is committed as {words(entry)} on server"
                         f" {server.id}, and was committed as {words(first)}",
                     )
+
+    def _check_start(self, server: SimServer, r: RaftState) -> None:
+        """A log begins behind a committed entry: of what came before, nothing but that can be compared."""
+        start, known = r.log.start, self._ledger.committed[r.group]
+        index = start.place.index
+        first = known[index - 1] if index <= len(known) else None
+        if first is None or (first.term, first.timestamp) != (start.place.term, start.timestamp):
+            raise Violation(
+                self.PROPERTY,
+                f"the log of group {r.group} on server {server.id} begins behind entry {index} of term"
+                f" {start.place.term} with timestamp {start.timestamp}; committed there is {words(first)}",
+            )
 
     def crashed(self, server: SimServer) -> None:
         """In its last turn, perhaps."""
@@ -218,6 +233,7 @@ class CommittedStays(Checker):
         if held == len(known):
             return
         limit = min(r.log.last_index, len(known))
+        held = max(held, min(r.log.start.place.index, len(known)))  # what is compacted was committed
         while held < limit and self._counts(r.group, held + 1, r.term):
             entry = entry_at(server, r, held + 1)
             if entry is None or entry.term != known[held].term:

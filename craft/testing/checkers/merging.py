@@ -42,8 +42,12 @@ class MergedLogsAgree(Checker):
         self._last: dict[ServerId, Position] = {}
 
     def started(self, server: SimServer) -> None:
-        """It begins at position 1 again."""
-        self._last[server.id] = 0
+        """It begins at position 1 again, or behind its snapshot."""
+        self._last[server.id] = server.applied_position
+
+    def restored(self, server: SimServer) -> None:
+        """Or behind a peer's."""
+        self._last[server.id] = server.applied_position
 
     def applied(
         self, server: SimServer, entries: Sequence[Merged], _results: Sequence[Sequence[Any] | None]
@@ -194,6 +198,18 @@ class StatesAgree(Checker):
         if entries and entries[-1].position % self._every == 0:
             self._compare(server, entries[-1].position)
 
+    def started(self, server: SimServer) -> None:
+        """A snapshot's state is the state there."""
+        self._look(server)
+
+    def restored(self, server: SimServer) -> None:
+        """Nor may a peer's differ."""
+        self._look(server)
+
+    def _look(self, server: SimServer) -> None:
+        if server.applied_position:
+            self._compare(server, server.applied_position)
+
     def ended(self, world: World) -> None:
         """Compare all."""
         for _, server in sorted(world.servers.items()):
@@ -267,7 +283,13 @@ class ClosedTimestampsHold(Checker):
 
 
 def _durable_timestamp(server: SimServer, group: GroupId, index: Index) -> Timestamp | None:
-    """What the platter has at an index; at the log's start, which is durable as well, that of the cut."""
+    """What the platter has at an index; at the log's start, which is durable as well, that of the cut.
+
+    A kept snapshot is durable before the logs begin behind it.
+    """
+    for info in server.disk.snapshots.kept():
+        if info.head.cuts[group].place.index == index:
+            return info.head.cuts[group].timestamp
     platter = server.disk.synced.logs[group]
     if index == platter.start_index:
         return platter.start.timestamp

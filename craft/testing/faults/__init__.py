@@ -15,16 +15,29 @@ import random
 
 from craft.testing.faults.base import Begin, End
 from craft.testing.faults.clocks import CLOCKS
-from craft.testing.faults.disks import DISKS, LOSSES, RESERVE, TAILS
+from craft.testing.faults.disks import DECAY, DISKS, LOSSES, RESERVE, TAILS
 from craft.testing.faults.links import FRAMES, LINKS
 from craft.testing.faults.servers import SERVERS
 from craft.testing.plan import Fault
 from craft.testing.world import World
 from craft.types import ServerId
 
-__all__ = ["CLOCKS", "DISKS", "FAULTS", "FRAMES", "LINKS", "LOSSES", "RESERVE", "SERVERS", "TAILS", "begin"]
+__all__ = [
+    "CLOCKS",
+    "DECAY",
+    "DISKS",
+    "FAULTS",
+    "FRAMES",
+    "LINKS",
+    "LOSSES",
+    "RESERVE",
+    "SERVERS",
+    "TAILS",
+    "begin",
+]
 
-FAULTS: dict[str, Begin] = {**LINKS, **FRAMES, **SERVERS, **DISKS, **LOSSES, **CLOCKS, **TAILS, **RESERVE}
+LATER = {**TAILS, **RESERVE, **DECAY}
+FAULTS: dict[str, Begin] = {**LINKS, **FRAMES, **SERVERS, **DISKS, **LOSSES, **CLOCKS, **LATER}
 """Every kind of bad luck."""
 
 

@@ -152,6 +152,18 @@ TAILS: dict[str, Begin] = {
     "lose_tail": _lose_tail,
     "lose_tails": _lose_tails,
 }
+
+
+def _flip_snapshot(world: World, rng: random.Random, server: ServerId | None) -> None:
+    """A bit of a snapshot's file changes. Two are kept, and peers have others."""
+    i = victim(world, rng, server)
+    if i is not None:
+        world.say("fault", world.disks[i].files.flip(rng) or "no snapshot yet")
+
+
+DECAY: dict[str, Begin] = {"flip_snapshot": _flip_snapshot}
+"""In runs that take snapshots."""
+
 LOSSES: dict[str, Begin] = {
     "torn_by_power": _torn_power,
     "flip_bit": _lose(lambda world, rng, i: world.disks[i].flip(rng), running=True),
