@@ -51,6 +51,10 @@ class ResultLost(CraftError):
     """The command took effect, once. Its answer was lost on the way, and its result is no longer kept."""
 
 
+class SnapshotFailed(CraftError):
+    """No snapshot was taken; the message says why. Nothing else is disturbed: the server goes on."""
+
+
 # -- the tail of the merged log -------------------------------------------------------------------
 
 

@@ -16,7 +16,20 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from craft.cli import ask, backup, demo, log, members, recover, serve, simulate, status, trust, verify
+from craft.cli import (
+    ask,
+    backup,
+    demo,
+    log,
+    members,
+    recover,
+    serve,
+    simulate,
+    snapshot,
+    status,
+    trust,
+    verify,
+)
 from craft.cli.common import EXIT_CODES, EXIT_FAILED, EXIT_UNKNOWN, Formatter, alone
 from craft.errors import CraftError, Unknown
 
@@ -63,7 +76,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(log_level_default="warning")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, status, ask, members, log, backup, recover, demo, simulate, verify, trust):
+    for command in (
+        serve,
+        status,
+        ask,
+        members,
+        log,
+        backup,
+        recover,
+        demo,
+        simulate,
+        verify,
+        trust,
+        snapshot,
+    ):
         command.add_to(commands, common)
     return top
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import trio
 
 from craft import client
+from craft.cli import snapshot
 from craft.cli.clocks import ahead, clocks, row
 from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, add_tls, json_of, tls_of
 from craft.clock.verdict import duration
@@ -176,6 +177,7 @@ def _head(address: str, status: Status) -> list[str]:
         f"  clock    {clock_time(status['clock_ns'])}, {clock}",
         *_clock(status["clock"]),
         f"  pending  {status['pending_requests']} requests, {status['pending_reads']} reads",
+        *snapshot.lines(status["snapshots"], status["clock_ns"]),
     ]
 
 

@@ -12,19 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import trio
 
 from craft import logs
-from craft.applying import Answer, Applier
+from craft.applying import Answer
 from craft.clock import Clock, RunningClock, clock_status
 from craft.config import Address, Config
 from craft.engine import Engine
 from craft.engine.status import recent_merged
-from craft.errors import CraftError, NotReady, Rejected, RemoteError, Unknown
+from craft.errors import CraftError, NotReady, Rejected, RemoteError
 from craft.ready import Load, Merged, Ready
-from craft.server.calls import Call, Committed, Level, Singles, checked, checked_level, note_merged, refusal
+from craft.server.answering import OpenCalls
+from craft.server.calls import Call, Committed, Level, Singles, checked, checked_level, refusal
 from craft.server.doors import Doors
 from craft.server.inbox import ServerInbox
 from craft.server.making import make_engine
@@ -33,16 +35,19 @@ from craft.server.membership import ServerMembers
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
 from craft.server.roll import Roll, founding
+from craft.server.snapshots import SnapshotWork
 from craft.server.space import Space
+from craft.server.starting import Started
 from craft.server.suspecting import Suspicions
 from craft.server.syncing import Syncer
 from craft.server.tailing import Subscription, Tails
 from craft.server.waking import Waker, set_alarm
 from craft.server.watching import Watch
+from craft.server.working import Worker
 from craft.state_machine import StateMachine
 from craft.storage import Storage
 from craft.transport import Transport
-from craft.types import GroupId, Instant, Position, Recovered, ServerId, Timestamp, Write
+from craft.types import GroupId, Instant, Position, ServerId, Write
 
 log = logging.getLogger("craft.server")
 
@@ -65,7 +70,7 @@ class Server(Generic[M]):
         *,
         clock: Clock,
         storage: Storage,
-        recovered: Recovered,
+        started: Started,
         transport: Transport,
         roll: Roll | None = None,
         doors: Doors | None = None,
@@ -77,28 +82,27 @@ class Server(Generic[M]):
         self._clock = clock
         self._storage = storage
         self.transport = transport
-        self._applier = Applier(state_machine)
+        self._applier = started.applier
         roll = roll or founding(config)
         disk = self.disk_id if transport.tells_disks else ""
-        self._engine = make_engine(config, roll, recovered, disk=disk, now=self._now())
+        self._engine = make_engine(config, roll, started, disk=disk, now=self._now())
         self.members = ServerMembers(self, roll, doors)
         """Who belongs to the cluster, and changing it."""
         self._waker = Waker()
         self._wake = self._waker.wake
         self._session_open = trio.Event()
         self._quiet = trio.Event()
-        self._to_apply = trio.Event()
+        self._machine = Worker(self._wake)  # the state machine's thread, where it is used in one
         self._syncer: Syncer | None = None  # while the server runs
         self._reclaiming = Reclaiming(storage)
         self._suspicions = Suspicions(self._engine)
         self._writing = 0  # the number of the write that is being synced
         self._synced: int | None = None
         self._sync_error: BaseException | None = None
-        self._answered = False  # callers were woken in the last turn
         self._apply_queue: list[Merged] = []
-        self._applied: list[Answer] | None = None
         self._reads = Reads(self._engine, clock, state_machine, reads_max=config.engine.reads_max)
-        self._calls_open: dict[Call, None] = {}
+        self.measures = Measures()
+        self._calls = OpenCalls(self.measures)
         self._singles = Singles(config.engine)
         self._inbox = ServerInbox(config.transport.receive_queue_bytes_max, self._wake, doors)
         self._complaints = logs.RateLimited(
@@ -107,10 +111,19 @@ class Server(Generic[M]):
         self._watch = Watch(self._engine.state, self._complaints)
         self._space = Space(config.data_dir, config.disk_free_bytes_min, self._engine.state)
         self._ended = False
-        self.measures = Measures()
         self.measures.watch(self._engine.state)
         self.measures.watch_clocks(self._engine.state, clock, self._now)
         self.tails = Tails(self._engine, storage, config.tail, self.measures.metrics)
+        self.snapshots = SnapshotWork(
+            self._engine,
+            storage.snapshots,
+            started.applier,
+            machine=self._machine,
+            in_thread=config.apply_in_thread,
+            wake=self._wake,
+            jumped=self.tails.jump,
+            metrics=self.measures.metrics,
+        )
 
     # -- what users call --------------------------------------------------------------------------
 
@@ -216,6 +229,14 @@ class Server(Generic[M]):
         """
         return self.tails.follow(self.tails.begin(after))
 
+    async def take_snapshot(self) -> Position:
+        """Take a snapshot of what is applied here; returns its position when it is durable.
+
+        One that is there already at this very position will do. Raises SnapshotFailed (nothing was taken, the
+        server goes on); NotReady if the server ends first. Waits while nothing is applied at all.
+        """
+        return await self.snapshots.take(self.position)
+
     async def _read(self, add: Callable[[], Read]) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -243,6 +264,7 @@ class Server(Generic[M]):
             "ready": self._engine.session_open,
             "rungs": self.measures.rungs(),
             "disk": self._space.status(),
+            "snapshots": self.snapshots.status(),
             "clock": {**clock_status(self._clock), "error_ms_max": self.config.clock.error_ms_max},
             **self._engine.status(self._now()),
         }
@@ -279,7 +301,7 @@ class Server(Generic[M]):
 
     def _submit(self, call: Call) -> None:
         call.propose(self._engine)
-        self._calls_open[call] = None
+        self._calls.add(call)
 
     async def submit(self, call: Call) -> None:
         """Let a call be merged, and wait until it is answered. Raises as `propose` does."""
@@ -309,8 +331,8 @@ class Server(Generic[M]):
                     nursery.start_soon(self._clock.run)
                 nursery.start_soon(self._reclaiming.run)
                 nursery.start_soon(self._space.run)
-                if self.config.apply_in_thread:
-                    nursery.start_soon(self._apply_in_thread)
+                nursery.start_soon(self._machine.run)
+                nursery.start_soon(self.snapshots.run)
                 task_status.started()
                 try:
                     await self._turns()
@@ -325,13 +347,13 @@ class Server(Generic[M]):
             with trio.CancelScope() as alarm:
                 while True:
                     set_alarm(alarm, self._engine.wake_at)
-                    await self._waker.until_due(answered=self._answered)
+                    await self._waker.until_due(answered=self._calls.woken)
                     self._measured_turn()
             self._measured_turn()
 
     def _measured_turn(self) -> None:
         self._waker.begin()
-        self._answered = False
+        self._calls.woken = False
         started = time.perf_counter()
         self._turn()
         self.measures.take_turn(time.perf_counter() - started, self._engine.state)
@@ -347,9 +369,8 @@ class Server(Generic[M]):
             self._synced = None
             self._reclaiming.synced()
             self._suspicions.look()
-        if self._applied is not None:
-            self._finish_apply(self._applied, now)
-            self._applied = None
+        self._machine.pass_on(now)
+        self.snapshots.pass_on(now)
         for call in self._singles.take():
             self._submit_singles(call)
         if now.monotonic_ns >= engine.wake_at:
@@ -383,10 +404,11 @@ class Server(Generic[M]):
         self.measures.frames_sent.value += len(ready.frames)
         if ready.write is not None:
             self._write(ready.write)
-        if ready.committed:
-            self._tell_committed(ready.committed)
+        self._calls.committed(ready.committed)
         for load in ready.loads:
             self._load(load, now)
+        self.snapshots.carry_out(ready, now)
+        self._calls.settled(ready.settled)
         if ready.apply:
             self._begin_apply(ready.apply)
         self._serve_reads(ready.reads)
@@ -394,6 +416,7 @@ class Server(Generic[M]):
     def _write(self, write: Write) -> None:
         self._storage.write(write)
         self._reclaiming.wrote(write)
+        self.snapshots.wrote(write)
         self._writing = write.number
         assert self._syncer is not None
         self._syncer.request()
@@ -417,49 +440,22 @@ class Server(Generic[M]):
     def _begin_apply(self, entries: list[Merged]) -> None:
         self._apply_queue = entries
         if self.config.apply_in_thread:
-            self._to_apply.set()
+            self._machine.submit(partial(self._applier.run, entries), self._finish_apply)
         else:
             self._finish_apply(self._applier.run(entries), self._now())
             if self._engine.has_more:
                 self._wake()
 
-    async def _apply_in_thread(self) -> None:
-        own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
-        while True:
-            await self._to_apply.wait()
-            self._to_apply = trio.Event()
-            self._applied = await trio.to_thread.run_sync(self._applier.run, self._apply_queue, limiter=own)
-            self._wake()
-
     def _finish_apply(self, answers: list[Answer], now: Instant) -> None:
         entries, self._apply_queue = self._apply_queue, []
-        position = entries[-1].position
-        self._engine.applied(position, now)
-        ended = trio.current_time()
-        self._answered = self._answered or bool(answers)
+        self._engine.applied(entries[-1].position, now)
         self.tails.note(entries)
-        if any(call.level == "committed" for call, _ in answers):
-            note_merged(entries)
-        for call, results in answers:
-            self._answer(call, results, ended)
+        self._calls.applied(entries, answers)
         self._serve_reads()
 
-    def _tell_committed(self, told: list[tuple[Any, Timestamp]]) -> None:
-        ended = trio.current_time()
-        self._answered = True
-        for call, timestamp in told:
-            call.committed = Committed(timestamp)
-            self._answer(call, None, ended)
-
-    def _answer(self, call: Call, results: Any, ended: float) -> None:
-        self._calls_open.pop(call, None)
-        count = len(call.commands)
-        self.measures.commands_answered.value += count
-        self.measures.propose_seconds.record_many(max(0.0, ended - call.started), count)
-        call.answer(results)
-
     def _serve_reads(self, reached: Sequence[Any] = ()) -> None:
-        self.measures.reads.value += self._reads.serve(reached, applying=bool(self._apply_queue))
+        changing = bool(self._apply_queue) or self.snapshots.busy
+        self.measures.reads.value += self._reads.serve(reached, applying=changing)
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -473,7 +469,7 @@ class Server(Generic[M]):
     def _is_quiet(self) -> bool:
         """While stopping: is nothing left to answer, and nothing left to hand over, or nobody to take it?"""
         linked = any(peer.linked for peer in self._engine.state.peers.values())
-        waited_for = self._calls_open or self._singles.count or self._reads.waiting
+        waited_for = self._calls or self._singles.count or self._reads.waiting
         return not (waited_for or (linked and self._engine.leads_any))
 
     def _end(self) -> None:
@@ -485,14 +481,7 @@ class Server(Generic[M]):
         for call in self._singles.take():
             self.measures.rejected.value += 1
             call.fail(refusal("the server ended before the command was proposed"))
-        without_effect = {id(call) for call in rejected}
-        for call in self._calls_open:
-            if id(call) in without_effect:
-                self.measures.rejected.value += 1
-                call.fail(refusal("the server ended before the command was proposed anywhere"))
-            else:
-                self.measures.unknown.value += 1
-                call.fail(Unknown("the server ended before the command was applied here; it may take effect"))
-        self._calls_open = {}
+        self._calls.end(rejected)
         self._reads.end()
+        self.snapshots.end()
         self.tails.end()

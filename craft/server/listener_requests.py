@@ -18,6 +18,9 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
 - `members` `[[kind, id, …], …, wait_ms]` → the version that holds these changes of the members, made
   together; the one that every group has followed, waited for at most so long; and the members.
 - `roll` `nil` → what a server that joins must know (`craft.server.roll`).
+- `take_snapshot` `nil` or a position → `[wanted, taken]`: see to it that there is one at `wanted` (nil: what
+  is applied now) or beyond; `taken` is its position, or nil where that takes longer: ask again, with
+  `wanted`.
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
 - those of sessions are in `craft.server.listener_sessions`.
 
@@ -35,7 +38,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from craft.errors import Compacted, Refused, Rejected, SessionEnded, Unknown, WireError
+from craft.errors import (
+    Compacted,
+    Refused,
+    Rejected,
+    ResultLost,
+    SessionEnded,
+    SnapshotFailed,
+    Unknown,
+    WireError,
+)
 from craft.membership import decode_changes, encode_items
 from craft.state_machine import Queryable
 from craft.tailing import pack_rows
@@ -103,8 +115,10 @@ async def answer(server: Server[Any], request: Request, operations: Operations) 
         return reply(request.number, ENDED, str(error))
     except Rejected as error:
         return reply(request.number, REJECTED, f"{type(error).__name__}: {error}")
-    except Unknown as error:
+    except (Unknown, ResultLost) as error:  # who asks again in a session is given the results that are kept
         return reply(request.number, UNKNOWN, str(error))
+    except SnapshotFailed as error:
+        return reply(request.number, FAILED, str(error))
 
 
 # -- the operations --------------------------------------------------------------------------------
@@ -235,6 +249,18 @@ async def _roll(server: Server[Any], argument: Any) -> Any:
     return server.members.roll().pack()
 
 
+async def _take_snapshot(server: Server[Any], argument: Any) -> Any:
+    wanted = server.position if argument is None else argument
+    if type(wanted) is not int or not 0 <= wanted < 2**63:
+        raise BadRequest(
+            f"take_snapshot takes {shown(argument)}; allowed is nil, or a position, 0 or greater"
+        )
+    # What is asked must be answered in a request's time.
+    with trio.move_on_after(server.config.clients.request_timeout_ms / 2000):
+        return [wanted, await server.snapshots.take(wanted)]
+    return [wanted, None]
+
+
 async def _servers(server: Server[Any], argument: Any) -> Any:
     _no_argument("servers", argument)
     return [list(one) for one in server.transport.client_addresses().items()]
@@ -263,6 +289,7 @@ OPERATIONS: Operations = {
     "log": _log,
     "snapshots": _snapshots,
     "snapshot": _snapshot,
+    "take_snapshot": _take_snapshot,
     "servers": _servers,
     "trust": _trust,
     "members": _members,

@@ -7,17 +7,19 @@ import random
 from craft.config import Config
 from craft.engine import Engine
 from craft.server.roll import Roll
-from craft.types import Instant, Recovered
+from craft.server.starting import Started
+from craft.state_machine import Snapshots
+from craft.types import Instant
 
 MS_NS = 1_000_000
 
 
-def make_engine(config: Config, roll: Roll, recovered: Recovered, *, disk: str, now: Instant) -> Engine:
+def make_engine(config: Config, roll: Roll, started: Started, *, disk: str, now: Instant) -> Engine:
     """`disk` is empty where the transport does not tell disks apart."""
     return Engine(
         config.server_id,
         roll.founders,
-        recovered,
+        started.recovered,
         limits=config.engine,
         clock_error_ns=_bound_ns(config),
         rng=random.Random(random.SystemRandom().getrandbits(128)),
@@ -25,6 +27,9 @@ def make_engine(config: Config, roll: Roll, recovered: Recovered, *, disk: str, 
         disk=disk,
         joined=roll.joined,
         roll=roll.members,
+        cluster_id=config.cluster,
+        captures=isinstance(started.applier.machine, Snapshots),
+        stored=started.stored,
     )
 
 

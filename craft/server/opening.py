@@ -21,6 +21,7 @@ from craft.server.doors import Doors
 from craft.server.joining import ask_for_roll
 from craft.server.listener import Listener
 from craft.server.roll import founding, load, save, settled
+from craft.server.starting import start
 from craft.storage import Identity, Storage
 from craft.storage.memory import MemoryStorage
 from craft.storage.rocks import RocksStorage
@@ -44,8 +45,10 @@ async def open_server(
     disk, a port, the state machine), the block is cancelled and the error raised here. `clock`, `storage` and
     `transport` replace what the configuration names (they are closed here).
 
+    A state machine that is a `Snapshots` is restored first, in a thread, where there is a snapshot.
+
     Raises ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
-    StorageFailed, ApplyFailed, SessionTaken later.
+    StorageFailed, ApplyFailed, RestoreFailed, SessionTaken later.
     """
     roll = load(config)
     if roll is None:
@@ -55,7 +58,7 @@ async def open_server(
     if storage is None:
         storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
     try:
-        recovered = await trio.to_thread.run_sync(storage.recover, limiter=own)
+        started = await trio.to_thread.run_sync(start, storage, state_machine, limiter=own)
         save(config.data_dir, roll)
         doors = Doors(storage) if transport is None else None
         transport = transport or tcp_transport(config, storage, doors)
@@ -66,7 +69,7 @@ async def open_server(
             state_machine,
             clock=clock or configured_clock(config),
             storage=storage,
-            recovered=recovered,
+            started=started,
             transport=transport,
             roll=roll,
             doors=doors,

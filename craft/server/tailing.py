@@ -92,6 +92,11 @@ class Tails:
         self.recent.note(entries)
         self.wake()
 
+    def jump(self, position: Position) -> None:
+        """A snapshot was restored: what it covers was not seen here."""
+        self.recent.jump(position)
+        self.wake()
+
     def wake(self) -> None:
         """There is something new, or there never will be."""
         if self._waiting:

@@ -100,7 +100,10 @@ class Storage(Protocol):
 
 
 class SnapshotStore(Protocol):
-    """One server's snapshots (PROTOCOL 7). Every method may block; one at a time, in any thread."""
+    """One server's snapshots (PROTOCOL 7). Every method may block, in any thread.
+
+    One `write` at a time, one of `begin`, `append` and `finish`, and anything else beside them.
+    """
 
     def kept(self) -> tuple[SnapshotInfo, ...]:
         """The whole ones, the oldest first; each was read and checked to its end since this start."""

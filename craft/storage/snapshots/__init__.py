@@ -14,6 +14,8 @@ Invariants
 - A file is kept under the name of a whole one only after every block of it was checked.
 - What is read is checked again while it is read: a bit may flip at any time.
 - Long files are synced as they grow, so that no sync of the log waits for gigabytes of a snapshot.
+- One may be written while another is taken, and others read: which are kept changes under a lock that is held
+  for a rename, so that what is read for a peer is whole or no longer there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import errno
 import logging
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -81,15 +84,17 @@ class Snapshots:
         self._groups = groups
         self._kept: list[SnapshotInfo] | None = None  # None: nobody has asked yet
         self._taking: _Taking | None = None
+        self._lock = threading.RLock()  # over which are kept
 
     # -- what is kept -------------------------------------------------------------------------------
 
     def kept(self) -> tuple[SnapshotInfo, ...]:
         """The whole ones, the oldest first; the first call reads each to its end."""
-        if self._kept is None:
-            with _failing("reading the snapshots"):
-                self._kept = self._look()
-        return tuple(self._kept)
+        with self._lock:
+            if self._kept is None:
+                with _failing("reading the snapshots"):
+                    self._kept = self._look()
+            return tuple(self._kept)
 
     def _look(self) -> list[SnapshotInfo]:
         found: list[SnapshotInfo] = []
@@ -156,10 +161,11 @@ class Snapshots:
 
     def _keep(self, name: str, snapshot_id: SnapshotId) -> SnapshotInfo:
         """Check a file to its end, let it be one of those that are kept, durably, and drop the others."""
-        others = [info for info in self.kept() if info.id != snapshot_id]
         with _failing(f"keeping {name}"):
             self._files.sync(name)
             info = self.check(name, snapshot_id)
+        with self._lock, _failing(f"keeping {name}"):
+            others = [info for info in self.kept() if info.id != snapshot_id]
             self._files.rename(name, file_name(snapshot_id, WHOLE))
             self._files.sync_names()
             self._kept = sorted([*others[1 - KEPT_MAX :], info])
@@ -177,9 +183,9 @@ class Snapshots:
 
     def read(self, snapshot_id: SnapshotId, *, offset: int, bytes_max: int) -> bytes | None:
         """Bytes of its file, for a peer; None if it is kept no more."""
-        if snapshot_id not in {info.id for info in self.kept()}:
-            return None
-        with _failing("reading a snapshot for a peer"):
+        with self._lock, _failing("reading a snapshot for a peer"):
+            if snapshot_id not in {info.id for info in self.kept()}:
+                return None
             return self._files.read(file_name(snapshot_id, WHOLE), offset, bytes_max)
 
     # -- taking a peer's ----------------------------------------------------------------------------
