@@ -77,7 +77,7 @@ def _announce_durable(e: EngineState, group: GroupId) -> None:
     It rides on frames that leave anyway, mostly with acknowledgements of the same sync.
     """
     r = e.raft(group)
-    if not r.leads or r.log.persisted <= max(e.announced_durable[group], r.commit_index):
+    if not r.leads or r.suspect or r.log.persisted <= max(e.announced_durable[group], r.commit_index):
         return
     e.announced_durable[group] = r.log.persisted
     for peer in e.peers.values():
@@ -117,7 +117,9 @@ def _has_inferred(e: EngineState, r: RaftState, peer: Peer) -> bool:
 
 def _frame(e: EngineState, peer: Peer) -> Frame:
     if peer.durable_due:
-        peer.out += [_durable(e.raft(group)) for group in sorted(peer.durable_due) if e.raft(group).leads]
+        led = [e.raft(group) for group in sorted(peer.durable_due)]
+        # A suspect vouches for nothing, whoever connects (PROTOCOL 10).
+        peer.out += [_durable(r) for r in led if r.leads and not r.suspect]
         peer.durable_due.clear()
     messages, peer.out = (*holding.take(peer), *peer.out), []
     commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
