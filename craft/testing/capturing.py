@@ -87,7 +87,11 @@ class Capturing:
             self._later(self._rng.randint(*self._plan.restore), self._restore, ready.restore)
 
     def _later(self, delay: int, event: Callable[[Any], None], argument: Any) -> None:
-        self._server.world.later(self._server, delay, lambda: event(argument))
+        def unless_power_is_lost() -> None:
+            if self._server.disk.files.steps_left != 0:
+                event(argument)
+
+        self._server.world.later(self._server, delay, unless_power_is_lost)
 
     def _capture(self, capture: Capture) -> None:
         server = self._server
@@ -105,12 +109,17 @@ class Capturing:
             info = self._store.write(forked.head, forked.parts)
         except PowerLost:
             mark("power lost while a snapshot is written")
-            server.disk.files.steps_left = None
-            server.world.crash(server.id, Crash.POWER)
-            server.world.start_later(server.id, 100 * MS)
+            server.disk.files.steps_left = 0  # nothing more is written; the turn under way ends first
+            server.world.at(server.world.time, self._lose_power)
             return
         server.disk.files.steps_left = None
         server.engine.snapshots.captured(info, server.now())
+
+    def _lose_power(self) -> None:
+        server = self._server
+        if server.alive:
+            server.world.crash(server.id, Crash.POWER)
+            server.world.start_later(server.id, 100 * MS)
 
     def _read(self, piece: SnapshotRead) -> None:
         data = self._store.read(piece.snapshot, offset=piece.offset, bytes_max=piece.bytes_max)
