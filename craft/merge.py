@@ -100,10 +100,14 @@ class Merger:
             return []
         run: list[tuple[Timestamp, GroupId, Entry]] = []
         for group, queue in enumerate(self._queues):
-            while queue and queue[0].timestamp <= safe:
+            # No group gives more than all may: behind that its entries come after more than `bytes_max`. A
+            # restart that is far behind would else take out and put back all that it has read, every time.
+            taken = 0
+            while queue and queue[0].timestamp <= safe and taken <= bytes_max:
                 entry = queue.popleft()
-                self.bytes -= len(entry.record)
+                taken += len(entry.record)
                 run.append((entry.timestamp, group, entry))
+            self.bytes -= taken
         run.sort(key=_by_timestamp)
         self._put_back(run, bytes_max)
         self._first = min((queue[0].timestamp for queue in self._queues if queue), default=None)
