@@ -311,10 +311,10 @@ MERGE = (
         "A group that is silent for a second counts as closed up to then.",
         (
             "craft.engine.merging:turn",
-            "if e.applying:\n        return",
+            "if e.applying or",
             (
                 "e.merger.closed = [max(c, e.now.clock_ns - 1_000_000_000) for c in e.merger.closed]\n"
-                "    if e.applying:\n        return"
+                "    if e.applying or"
             ),
         ),
     ),
