@@ -16,13 +16,21 @@ from typing import Any
 
 import trio
 
-from bench import idle, latency, machine, skew, throughput
+from bench import failover, idle, latency, machine, restarts, skew, throughput
 from bench.beside import Beside, related
 from bench.experiment import Experiment, OptionError, Progress, head, save
 from bench.processes import BenchError
 
 EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one for one in (throughput.EXPERIMENT, latency.EXPERIMENT, idle.EXPERIMENT, skew.EXPERIMENT)
+    one.name: one
+    for one in (
+        throughput.EXPERIMENT,
+        latency.EXPERIMENT,
+        idle.EXPERIMENT,
+        failover.EXPERIMENT,
+        restarts.EXPERIMENT,
+        skew.EXPERIMENT,
+    )
 }
 
 FAILED = 1

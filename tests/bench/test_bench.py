@@ -22,6 +22,7 @@ from bench.figures import cluster_figures, percentile
 from bench.idle import _failures
 from bench.loading import differences
 from bench.processes import BenchError, Plan, configs, free_ports
+from bench.pulse import longest_gap
 from bench.throughput import spread
 from bench.workload import KEY_BYTES, Source, Table
 from craft import Batch
@@ -131,6 +132,37 @@ def test_idle_sees_a_cluster_that_writes_nothing(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.system
+def test_failover_watches_every_kill(tmp_path: Path) -> None:
+    """Two kills under load: each has its stall beside a calm time, and no write is lost or repeated."""
+    load = ("--clients", "2", "--tasks", "1")
+    result = result_of(bench("failover", *load, "--kills", "2", "--watch", "0.3", place=tmp_path), tmp_path)
+    assert len(result["kills"]) == 2
+    for kill in result["kills"]:
+        assert kill["groups_led"] >= 1 and kill["stall_ms"] > 0 and kill["calm_ms"] > 0
+    assert result["stall_ms_max"] == max(kill["stall_ms"] for kill in result["kills"])
+    assert result["failed_calls"] == [] and result["answered"] > 0
+
+
+@pytest.mark.system
+def test_restarts_fail_no_call(tmp_path: Path) -> None:
+    """Every server is stopped by SIGTERM and started again under load: a failed call would fail the run."""
+    load = ("--clients", "2", "--tasks", "1")
+    result = result_of(bench("restarts", *load, "--rounds", "1", "--pause", "0.2", place=tmp_path), tmp_path)
+    assert [restart["server"] for restart in result["restarts"]] == [1, 2, 3]
+    assert result["failed_calls"] == [] and result["answered"] > 0
+    assert result["waited_ms_max"] >= max(restart["waited_stopping_ms"] for restart in result["restarts"])
+
+
+def test_the_longest_gap_counts_from_the_pulse_before() -> None:
+    """A stall has some of its time between the two instants; without an end it lasts to the second."""
+    pulses = [10, 20, 50, 60]
+    assert longest_gap(pulses, from_ns=25, to_ns=55) == 30
+    assert longest_gap(pulses, from_ns=12, to_ns=18) == 10
+    assert longest_gap(pulses, from_ns=55, to_ns=100) == 40
+    assert longest_gap([], from_ns=5, to_ns=9) == 4
+
+
 def children(pid: int) -> list[str]:
     """The processes that a process started, by whichever of its threads."""
     files = Path(f"/proc/{pid}/task").glob("*/children")
@@ -181,6 +213,8 @@ BAD_OPTIONS = {
     "a result that cannot be kept": (("idle", "--json", "/nowhere/at/all.json"), "cannot be written"),
     "a figure of nothing": (("idle", "--beside-figure", "(x)"), "--beside, which is missing"),
     "a figure without a group": (("idle", "--beside", "true", "--beside-figure", "x"), "has 0 groups"),
+    "no kill": (("failover", "--kills", "0"), "'0' is not allowed; allowed: whole numbers 1 to 1000"),
+    "a half round": (("restarts", "--rounds", "0.5"), "'0.5' is not allowed; allowed: whole numbers"),
     "half a quotation": (("idle", "--beside", "echo 'x"), "is not a command: No closing quotation"),
 }
 

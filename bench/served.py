@@ -1,0 +1,157 @@
+"""Real `craft serve` processes for one experiment, which may be killed, stopped and started again.
+
+Invariant: however an experiment ends, its processes are gone and their directory removed before `served`
+returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from bench.processes import ROOT, BenchError
+from bench.pulse import PULSES, instants
+from craft import Config, client
+from craft.cli.demo.cluster import ServerProcess, configs
+from craft.errors import CraftError, RemoteError
+
+MACHINE = "bench.pulse:Pulse"
+
+STOP_WITHIN_S = 30.0
+"""A graceful stop that takes longer has hung."""
+
+CLOSE_TIMEOUT_MS = 5000
+"""As by default: the demo's servers are stopped all at once, and need not wait for one another."""
+
+AGREE_WITHIN_S = 30.0
+POLL_S = 0.05
+
+
+class Served(ServerProcess):
+    """One server; it may be stopped gracefully, and begun again."""
+
+    async def terminate(self) -> float:
+        """SIGTERM, and wait until it has ended; how many seconds that took. Raises BenchError if it fails."""
+        process, self._process = self._process, None
+        assert process is not None
+        self.up = False
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(STOP_WITHIN_S):
+            code = await process.wait()
+            if code != 0:
+                raise BenchError(f"server {self.server_id} ended with {code} on SIGTERM")
+            return time.monotonic() - began
+        process.kill()
+        await process.wait()
+        raise BenchError(f"server {self.server_id} did not end within {STOP_WITHIN_S:.0f} s of SIGTERM")
+
+    async def ask(self, operation: str, *arguments: Any) -> Any:
+        """One request to its listener."""
+        async with client.connect(self.address) as connection:
+            return await getattr(connection, operation)(*arguments)
+
+
+class ServedCluster:
+    """The servers of one experiment."""
+
+    def __init__(self, directory: Path, servers: list[Served]) -> None:
+        self.directory = directory
+        self.servers = servers
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients reach them."""
+        return [one.address for one in self.servers]
+
+    def pulses(self, server: Served) -> list[int]:
+        """When the process that runs now, or ran last, applied its batches."""
+        return instants(self.directory, server.pid)
+
+    async def leaders(self) -> list[tuple[int | None, int]]:
+        """Each group's leader and its preferred server, by the word of the first server that answers."""
+        for server in self.servers:
+            try:
+                status = await server.ask("status")
+            except RemoteError:
+                continue
+            return [(group["leader"], group["preferred"]) for group in status["groups"]]
+        raise BenchError("no server answers")
+
+    async def settled(self, within_s: float) -> bool:
+        """Wait for a while until every group is led where it belongs; is it?"""
+        with trio.move_on_after(within_s):
+            while any(  # noqa: ASYNC110  # other processes
+                leader != preferred for leader, preferred in await self.leaders()
+            ):
+                await trio.sleep(POLL_S)
+            return True
+        return False
+
+    async def terms(self) -> int:
+        """The groups' terms together, as the first server knows them: how many elections there were."""
+        status = await self.servers[0].ask("status")
+        return sum(group["term"] for group in status["groups"])
+
+    async def agree(self, answered: list[bytes], failures: int) -> list[str]:
+        """What contradicts that every server holds each answered write once, and nothing nobody asked for."""
+        found = []
+        states = await self._same_state()
+        for server, state in zip(self.servers, states, strict=True):
+            if state["digest"] != states[0]["digest"]:
+                found.append(f"server {server.server_id} holds another state than server 1")
+            if state["repeated"]:
+                found.append(f"server {server.server_id}: took effect twice: {state['repeated'][:5]}")
+            if not len(answered) <= state["writes"] <= len(answered) + failures:
+                found.append(
+                    f"server {server.server_id} holds {state['writes']} writes; callers were answered"
+                    f" {len(answered)}, and {failures} calls failed"
+                )
+        return found
+
+    async def _same_state(self) -> list[dict[str, Any]]:
+        with trio.move_on_after(AGREE_WITHIN_S):
+            while True:
+                states = [await one.ask("read", b"summary") for one in self.servers]
+                if len({state["position"] for state in states}) == 1:
+                    return states
+                await trio.sleep(POLL_S)
+        raise BenchError(f"the servers did not come to one position within {AGREE_WITHIN_S:.0f} s")
+
+
+@asynccontextmanager
+async def served(servers: int, groups: int | None, directory: Path | None) -> AsyncIterator[ServedCluster]:
+    """Servers that are ready, while the block runs; afterwards nothing of them is left."""
+    with tempfile.TemporaryDirectory(prefix="craft-bench-", dir=directory) as name:
+        place = Path(name)
+        os.environ[PULSES] = name
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        os.environ["PYTHONPATH"] = path
+        started = [Served(_as_users_would(one), place, MACHINE) for one in configs(place, servers, groups)]
+        try:
+            try:
+                for server in started:
+                    await server.start()
+                for server in started:
+                    await server.wait_ready()
+            except CraftError as error:
+                raise BenchError(str(error)) from error
+            yield ServedCluster(place, started)
+        finally:
+            with trio.CancelScope(shield=True):
+                for server in started:
+                    if server.pid:
+                        await server.kill()
+
+
+def _as_users_would(config: Config) -> Config:
+    return dataclasses.replace(config, close_timeout_ms=CLOSE_TIMEOUT_MS)
