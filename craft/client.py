@@ -139,6 +139,27 @@ class Client:
         members: dict[str, Any] = _value(waiting)
         return members
 
+    async def transfer(self, group: int, *, to: int, hold_ms: int | None = None) -> int | None:
+        """Have a group led by server `to` for a while (`server.leaders.transfer`).
+
+        Returns None once it is, or the server that leads it and must be asked instead. Raises Rejected, which
+        says why the group stays where it is.
+        """
+        leader: int | None = await self.get("transfer", [group, to, hold_ms])
+        return leader
+
+    async def drain(self, *, hold_ms: int | None = None) -> None:
+        """Let the server lead nothing for a while (`server.leaders.drain`), or raise Rejected."""
+        await self.get("drain", [hold_ms])
+
+    async def bring_home(self) -> None:
+        """End what holds leaders at the server, or away from it (`server.leaders.bring_home`)."""
+        await self.get("home", None)
+
+    async def servers(self) -> dict[int, str]:
+        """Where clients reach the servers of whom that is known there, by id."""
+        return dict(await self.get("servers", None))
+
     async def merged(self, after: int = 0) -> Sequence[dict[str, Any]]:
         """The last merged entries after a position, oldest first, as `recent_merged` gives them."""
         rows: Sequence[dict[str, Any]] = await self.get("merged", after)

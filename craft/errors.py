@@ -94,6 +94,27 @@ class TooSlow(CraftError):
         )
 
 
+# -- moving leaders -------------------------------------------------------------------------------
+
+
+class TransferFailed(CraftError):
+    """A group was not handed over; the message says why, and who leads it. No command is touched by it."""
+
+
+class NotLeader(TransferFailed):
+    """Only a group's leader hands it over. `leader` is who that is, as far as the server knows."""
+
+    def __init__(self, group: int, leader: int | None) -> None:
+        super().__init__(group, leader)
+        self.group = group
+        self.leader = leader
+
+    def __str__(self) -> str:
+        if self.leader is None:
+            return f"group {self.group} has no leader at the moment; try again"
+        return f"group {self.group} is led by server {self.leader}; allowed: to ask that server"
+
+
 # -- configuration and the command line -----------------------------------------------------------
 
 

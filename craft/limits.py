@@ -81,6 +81,13 @@ class EngineLimits:
     floor_wait_ms_max: int = 1000
     """A proposal whose session was answered beyond this cluster's time waits at most this."""
 
+    disk_stall_ms: int = 1200
+    """A write under way for this long: the disk has stalled. The server stands for nothing, and gives its
+    groups to others that look well. Far more than a busy disk's sync; about the longest election timeout."""
+
+    disk_stall_ms_max: int = 3000
+    """For this long: it leads no more, whoever looks well. Before, it tries to hand over: that is better."""
+
     leader_return_ms: int = 2000
     """A preferred server must look well for this long before it gets its group back."""
 
@@ -107,6 +114,12 @@ class EngineLimits:
 
     snapshot_stall_ms: int = 30_000
     """A transfer without progress for this long is given up; what has arrived is kept, to go on with it."""
+    leader_hold_ms: int = 600_000
+    """A group that an operator puts somewhere, and a server that is drained, stays so unless told how long:
+    time to look at a machine, and not for ever where it is forgotten."""
+
+    leader_hold_ms_max: int = 86_400_000
+    """The longest: then placement decides again."""
 
 
 @dataclass(frozen=True, slots=True)

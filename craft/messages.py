@@ -138,10 +138,14 @@ class Doubted(NamedTuple):
 
 
 class TimeoutNow(NamedTuple):
-    """Campaign at once (dissertation 3.10): the sender hands its leadership over."""
+    """Campaign at once (dissertation 3.10): the sender hands its leadership over.
+
+    For `hold_ms` the group then stays there, though it be preferred elsewhere: an operator wants it so.
+    """
 
     group: GroupId
     term: Term
+    hold_ms: int = 0
 
 
 class Heartbeats(NamedTuple):

@@ -112,7 +112,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Cleared: st.builds(Cleared, groups, numbers, numbers, numbers),
     Doubted: st.builds(Doubted, groups, numbers, numbers, numbers),
     AppendRejected: st.builds(AppendRejected, groups, numbers, numbers, numbers, numbers),
-    TimeoutNow: st.builds(TimeoutNow, groups, numbers),
+    TimeoutNow: st.builds(TimeoutNow, groups, numbers, numbers),
     Heartbeats: st.builds(Heartbeats, numbers, st.none() | group_terms, numbers, group_terms),
     Fetch: st.builds(Fetch, groups, numbers),
     FetchResult: fetch_results(),

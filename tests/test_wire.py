@@ -298,7 +298,7 @@ PROPOSAL = Proposal(1, 2, 3, 4, 5, b"body")
         (Forward(1, (PROPOSAL,)), (2, 0, 5), 1, "Forward.proposals[0].body is 1; allowed is bytes"),
         (Forward(1, (PROPOSAL,)), (2, 0), [1], "Forward.proposals[0] is (1,); allowed is an array of 6 ("),
         (ReadReport(1, ()), (2,), [[]] * 22, "ReadReport.groups is ((), (), (), (), (), (), ...); allowed"),
-        (TimeoutNow(1, 2), (0,), 99, "a message is (99, 1, 2); allowed is an array that begins with"),
+        (TimeoutNow(1, 2), (0,), 99, "a message is (99, 1, 2, 0); allowed is an array that begins with"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(

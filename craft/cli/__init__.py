@@ -27,6 +27,7 @@ from craft.cli import (
     simulate,
     snapshot,
     status,
+    transfer,
     trust,
     verify,
 )
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         verify,
         trust,
         snapshot,
+        transfer,
     ):
         command.add_to(commands, common)
     return top

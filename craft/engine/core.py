@@ -22,12 +22,15 @@ from craft.engine import (
     capturing,
     committing,
     compacting,
+    connecting,
+    hearing,
     installing,
     leading,
     linking,
     loading,
     membership,
     merging,
+    moving,
     placing,
     proposing,
     reading,
@@ -184,7 +187,8 @@ class Engine:
         if frame.demand > DEMAND_MAX:
             raise WireError(f"server {sender} demands timestamp {frame.demand}; allowed: 0 to {DEMAND_MAX}")
         first = peer.heard_at is None
-        peer.heard_at, peer.echo, peer.links = now.monotonic_ns, frame.sent, frame.links
+        peer.heard_at, peer.echo = now.monotonic_ns, frame.sent
+        hearing.note(peer, frame.links)
         if e.started <= frame.echo <= now.monotonic_ns:
             peer.reached_at = max(peer.reached_at, frame.echo)
             e.offsets.observe(sender, frame, now.monotonic_ns)
@@ -199,44 +203,19 @@ class Engine:
                 e.dirty.add(group)
         leading.raise_demand(e, frame.demand)
         if first:
+            reading.ask_again(e, peer)
+            connecting.elections_go_on(e, sender)
             self._stand_where_preferred()
 
     def link_up(self, peer_id: ServerId, now: Instant) -> None:
         """Our connection to a peer is made."""
-        e = self.state
-        e.now = now
-        peer = e.peers.get(peer_id)
-        if peer is None:
-            return  # it was forgotten meanwhile
-        peer.linked = True
-        e.gone.discard(peer_id)
-        peer.acked_version = 0
-        peer.commits_due.update(range(len(e.replicas)))
-        peer.durable_due |= e.led
-        peer.frame_due = True
-        for raft in e.replicas:
-            replication.link_restored(raft.state, peer_id)
-        transferring.link_restored(e, peer_id)
-        e.dirty |= e.led
-        e.next_heartbeat = e.wake_at = now.monotonic_ns  # say at once who leads what
+        self.state.now = now
+        connecting.up(self.state, peer_id)
 
     def link_down(self, peer_id: ServerId, now: Instant, *, refused: bool) -> None:
         """Our connection to a peer broke; `refused`: and nothing listens there any more (PROTOCOL 9)."""
-        e = self.state
-        e.now = now
-        if peer_id not in e.peers:
-            return
-        e.peers[peer_id].linked = False
-        proposing.link_lost(e, peer_id)
-        if not refused or peer_id in e.gone:
-            return
-        e.gone.add(peer_id)
-        for raft in e.replicas:
-            r = raft.state
-            if r.leader_id == peer_id:
-                rank = Placement.rank(r.group, e.me, r.configuration.voters, peer_id)
-                raft.leader_refused(rank, now.monotonic_ns)
-                e.wake_at = min(e.wake_at, r.election_deadline)
+        self.state.now = now
+        connecting.down(self.state, peer_id, refused=refused)
 
     def met(self, peer_id: ServerId, disk: str, now: Instant) -> None:
         """A peer's frames come from this disk from now on (PROTOCOL 8); drop those of another."""
@@ -261,9 +240,10 @@ class Engine:
             return
         e.now = now
         membership.refresh(e)
+        stands = not (e.stopping or hearing.disk_stalled(e))  # whose vote no disk takes cannot win
         for raft in e.replicas:
             r = raft.state
-            due = r.leads or (monotonic >= r.election_deadline and not e.stopping)
+            due = r.leads or (monotonic >= r.election_deadline and stands)
             if due and raft.tick(monotonic):
                 e.dirty.add(r.group)
         if monotonic >= e.next_heartbeat:
@@ -276,12 +256,14 @@ class Engine:
             transferring.tick(e)
             compacting.tick(e)
         deadlines = [e.next_heartbeat]
-        if not e.stopping:
+        if stands:
             deadlines += [
                 raft.state.election_deadline
                 for raft in e.replicas
                 if not raft.state.leads and raft_membership.stands(raft.state)
             ]
+        if e.unrouted and (retry_at := proposing.next_retry(e)) is not None:
+            deadlines.append(retry_at)
         e.wake_at = min(deadlines)  # and the turn that follows asks no later for what it waits for
 
     def propose(self, token: Any, body: bytes, floor: Timestamp = 0, *, committed: bool = False) -> int:
@@ -388,12 +370,35 @@ class Engine:
         """Begin to stop: take no more proposals, give every group away, stand for none."""
         e = self.state
         e.now, e.stopping = now, True
+        e.given_away = set(e.led)
         e.next_heartbeat = e.wake_at = now.monotonic_ns
+
+    def transfer(self, group: GroupId, to: ServerId, hold_ms: int, now: Instant) -> None:
+        """Begin to hand a group over, to stay there for so long; or let it stay here, where `to` is us.
+
+        Raises NotLeader, and TransferFailed which says why not. What comes of it is seen in `leaders`.
+        """
+        self.state.now = now
+        moving.transfer(self.state, group, to, hold_ms)
+
+    def drain(self, hold_ms: int, now: Instant) -> None:
+        """Lead nothing for so long, where another server can."""
+        self.state.now = now
+        moving.drain(self.state, hold_ms)
+
+    def bring_home(self, now: Instant) -> None:
+        """End holds and drain here: groups return where they are preferred."""
+        self.state.now = now
+        moving.bring_home(self.state)
 
     @property
     def leads_any(self) -> bool:
-        """Is any group still led here?"""
-        return bool(self.state.led)
+        """Is any group still led here, or given away to somebody who does not lead it yet?
+
+        Who left before would take a vote along that its successor may need.
+        """
+        e = self.state
+        return bool(e.led) or any(e.leaders[group][1] in {None, e.me} for group in e.given_away)
 
     def abandon(self) -> tuple[list[Any], list[Any]]:
         """The server ends: tokens of requests without effect, and of those whose fate is unknown."""
@@ -455,7 +460,10 @@ class Engine:
             proposing.leader_changed(e, group)
             if r.leader_id is not None:
                 preferred = Placement.preferred(group, r.configuration.voters)
-                voluntary = r.transfer_term == r.term and placing.stops(e, r, preferred)
+                if r.leader_id != e.me:
+                    e.holds.pop(group, None)
+                wanted = group in e.holds or placing.declines(e, preferred)
+                voluntary = r.transfer_term == r.term and wanted
                 e.placement.leader_seen(group, r.leader_id, preferred=preferred, voluntary=voluntary)
         if changed:
             linking.leads_changed(e)

@@ -11,7 +11,17 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from craft.engine import holding, leading, linking, membership, proposing, reading, transferring
+from craft.engine import (
+    hearing,
+    holding,
+    leading,
+    linking,
+    membership,
+    moving,
+    proposing,
+    reading,
+    transferring,
+)
 from craft.engine.state import EngineState
 from craft.messages import (
     AppendAccepted,
@@ -64,10 +74,11 @@ def _step(e: EngineState, sender: ServerId, message: Any) -> None:
 
 
 def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> None:
-    if e.stopping:
+    if hearing.declines(e) or hearing.disk_stalled(e):
         linking.check_group(e, sender, message.group)
     else:
         _step(e, sender, message)
+        moving.note_taken_over(e, message)
 
 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:

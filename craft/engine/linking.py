@@ -126,7 +126,7 @@ def _frame(e: EngineState, peer: Peer) -> Frame:
     peer.commits_due.clear()
     monotonic, clock = e.now
     held = 0 if peer.heard_at is None else monotonic - peer.heard_at
-    return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, hearing.heard(e), commits, messages)
+    return Frame(max(0, clock), monotonic, peer.echo, held, e.demand, hearing.said(e), commits, messages)
 
 
 def _durable(r: RaftState) -> LeaderPersisted:

@@ -35,7 +35,9 @@ COUNTERS_LOST_MAX = 1000
 """Session numbers, one a start, that a lost tail may have held: far more than a tail holds."""
 
 REROUTE_MS = 50
-"""How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong."""
+"""How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong.
+
+A new leader ends that wait: most refusals are of one that hands its group over."""
 
 DETOUR_MS = 300
 """How soon it is placed again that a peer could not pass on to a leader: about an election."""
@@ -171,13 +173,14 @@ def _reaches(e: EngineState, peer_id: ServerId) -> bool:
 def _detours(e: EngineState) -> list[tuple[ServerId, GroupId]]:
     """Peers that may reach a leader which we do not (PROTOCOL 9: one cut link must not stall anyone).
 
-    Only for a group whose leader has been silent for longer than an election takes, or does not hear us.
+    Only for a group whose leader has been silent for longer than an election takes, or does not hear us. One
+    that is being handed over here has another leader in a moment: what comes meanwhile waits for it.
     """
     oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_max * MS
     hidden = [
         group
         for group, (_, leader) in enumerate(e.leaders)
-        if leader is not None or e.raft(group).heard_at < oldest
+        if leader != e.me and (leader is not None or e.raft(group).heard_at < oldest)
     ]
     near = [peer for peer in e.peers if _reaches(e, peer)]
     return [(peer, group) for group in hidden for peer in near if peer != e.leaders[group][1]]
@@ -271,8 +274,22 @@ def leader_changed(e: EngineState, group: GroupId) -> None:
     if r.leader_id is None:
         return
     for pending in e.pending.values():
-        if pending.stage is Stage.APPENDED and pending.group == group and pending.term < r.term:
+        if pending.stage is Stage.UNROUTED:
+            pending.retry_at = 0  # whoever refused it: there is somebody else to ask now
+        elif pending.stage is Stage.APPENDED and pending.group == group and pending.term < r.term:
             _unroute(e, pending)
+
+
+def next_retry(e: EngineState) -> int | None:
+    """When a request that a leader refused is due again."""
+    now = e.now.monotonic_ns
+    return min((pending.retry_at for pending in e.unrouted if pending.retry_at > now), default=None)
+
+
+def link_made(e: EngineState) -> None:
+    """Our connection to a peer is made: it may be the way that was missing."""
+    for pending in e.unrouted:
+        pending.retry_at = 0
 
 
 def link_lost(e: EngineState, peer: ServerId) -> None:
@@ -340,16 +357,25 @@ def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) 
     """A leader did not take them: place them again."""
     if m.counter != e.counter:
         return  # of our predecessor, whose requests are numbered like ours
-    detour = sender != e.leaders[m.group][1]  # and that peer follows no leader either: no need to hurry
-    wait_ms = DETOUR_MS if detour else REROUTE_MS
+    wait_ms = _wait_after_refusal(e, sender, m.group)
     for request in m.requests:
         pending = e.pending.get(request)
         if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:
             # Not settled by it: the network may have repeated the Forward, and its other copy been taken.
             pending.attempts = max(0, pending.attempts - 1)
             pending.stage = Stage.UNROUTED
-            pending.retry_at = e.now.monotonic_ns + wait_ms * MS
+            same = pending.term == e.raft(m.group).term  # else another leads by now
+            pending.retry_at = e.now.monotonic_ns + wait_ms * MS if same and wait_ms else 0
+            e.wake_at = min(e.wake_at, pending.retry_at or e.wake_at)
             e.unrouted.append(pending)
+
+
+def _wait_after_refusal(e: EngineState, sender: ServerId, group: GroupId) -> int:
+    """How long not to ask again. A peer that leads nothing may refuse while we learn who does: no time."""
+    leader = e.leaders[group][1]
+    if leader == sender:
+        return REROUTE_MS
+    return 0 if leader is not None and (leader == e.me or _reaches(e, leader)) else DETOUR_MS
 
 
 # -- this server's session ------------------------------------------------------------------------

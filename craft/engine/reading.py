@@ -13,7 +13,7 @@ import heapq
 from typing import Any
 
 from craft.engine import proposing
-from craft.engine.state import MS, EngineState
+from craft.engine.state import MS, EngineState, Peer
 from craft.messages import GroupReport, ReadQuery, ReadReport
 from craft.raft import replication
 from craft.reads import Waiting
@@ -32,6 +32,15 @@ def turn(e: EngineState) -> None:
         for peer in e.peers.values():
             peer.out.append(query)
         e.reads.report(e.me, _report(e, e.reads.round), len(e.replicas), e.disk)
+
+
+def ask_again(e: EngineState, peer: Peer) -> None:
+    """A peer can be reached, or can reach us, only now: a question or its answer has been lost.
+
+    A starting server asks before it has any link. It would be ready only after another `read_retry_ms`.
+    """
+    if e.reads.started_at is not None:
+        peer.out.append(ReadQuery(e.reads.round))
 
 
 def _report(e: EngineState, round_: int) -> ReadReport:

@@ -65,6 +65,7 @@ class Peer:
     echo: int = 0  # its newest send time
     reached_at: int = 0  # monotonic: when we sent what it has heard
     links: tuple[ServerId, ...] = ()  # whom it hears directly
+    declines: bool = False  # it wants to lead nothing
     asked_at: int | None = None  # monotonic: its last question for a read
     out: list[Message] = field(default_factory=list)
     later: dict[tuple[GroupId, Index], AppendEntries | AppendAccepted] = field(default_factory=dict)
@@ -354,6 +355,9 @@ class EngineState:
     session_reads: list[tuple[Position, int, Any]] = field(default_factory=list)  # a heap, ties by number
     session_reads_total: int = 0
     stopping: bool = False
+    drained_until: int = 0  # monotonic: until then an operator wants nothing led here
+    holds: dict[GroupId, int] = field(default_factory=dict)  # monotonic: led here until then
+    given_away: set[GroupId] = field(default_factory=set)  # led here when we began to stop
 
     @property
     def removed(self) -> bool:

@@ -27,6 +27,7 @@ def status(e: EngineState, now: Instant) -> dict[str, Any]:
         "session": e.session_state.value,
         "session_counter": e.counter,
         "stopping": e.stopping,
+        "drained_ms": max(0, e.drained_until - now.monotonic_ns) // MS,
         "clock_ns": now.clock_ns,
         "clock_clamped": e.clamped_since is not None,
         "clock_clamps": e.clamps,
@@ -61,6 +62,7 @@ def _peer(e: EngineState, peer: Peer, now: Instant, clock: Estimate | None) -> d
         "clock_offset_error_ns": None if clock is None else clock.error_ns,
         "one_way_delay_ns": None if clock is None else clock.delay_ns,
         "hears": list(peer.links),
+        "declines": peer.declines,
     }
 
 
@@ -104,6 +106,7 @@ def _group(e: EngineState, group: GroupId) -> dict[str, Any]:
         "suspicion": r.suspicion or None,
         "clears_at": None if r.clears_at is None else r.clears_at._asdict(),
         "suspects": [peer for peer, progress in r.progress.items() if progress.suspect],
+        "held_ms": max(0, e.holds.get(group, 0) - e.now.monotonic_ns) // MS,
     }
 
 

@@ -42,12 +42,12 @@ def become_follower(r: RaftState, term: Term, leader: ServerId | None, now: int)
         r.verified, r.leader_persisted, r.leader_commit, r.ack_due = 0, 0, 0, False
     elif r.leader_id not in (None, leader) and leader is not None:
         raise AssertionError(f"group {r.group} term {term}: leaders {r.leader_id} and {leader}")
+    if r.leads or leader is not None:
+        r.heard_at = now  # who led until now has not been without a leader
     r.role, r.leader_id = Role.FOLLOWER, leader
     r.progress, r.votes = {}, {}
     r.noop_due, r.transfer_to, r.probed = False, None, True
     set_deadline(r, now)
-    if leader is not None:
-        r.heard_at = now
 
 
 def heard_leader(r: RaftState, now: int) -> None:
@@ -157,10 +157,27 @@ def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
 
 
 def _ask(r: RaftState, *, pre: bool, transfer: bool) -> None:
-    term = r.term + 1 if pre else r.term
-    message = RequestVote(r.group, term, r.log.last_index, r.log.last_term, pre, transfer)
+    message = _question(r, pre=pre, transfer=transfer)
     for peer in sorted((r.configuration.voters | r.configuration.outgoing) - {r.me}):
         r.send(peer, message)
+
+
+def _question(r: RaftState, *, pre: bool, transfer: bool) -> RequestVote:
+    term = r.term + 1 if pre else r.term
+    return RequestVote(r.group, term, r.log.last_index, r.log.last_term, pre, transfer)
+
+
+def link_restored(r: RaftState, peer: ServerId) -> None:
+    """A new connection: what an election asked or answered on the old one may be lost. Say it again.
+
+    Else an election among servers of which one has just been started again lasts until somebody's timeout.
+    """
+    if r.role in {Role.PRE_CANDIDATE, Role.CANDIDATE}:
+        if peer in r.configuration.voters | r.configuration.outgoing and peer not in r.votes:
+            pre = r.role is Role.PRE_CANDIDATE
+            r.send(peer, _question(r, pre=pre, transfer=not pre and r.transfer_term == r.term))
+    elif r.vote == peer and r.leader_id is None:
+        r.send(peer, RequestVoteResult(r.group, r.term, granted=True, pre=False, suspect=r.suspect))
 
 
 def own_vote_durable(r: RaftState, now: int) -> None:
@@ -234,13 +251,13 @@ def become_leader(r: RaftState, now: int) -> None:
     suspicion.lead(r)
 
 
-def transfer(r: RaftState, target: ServerId, now: int) -> None:
+def transfer(r: RaftState, target: ServerId, now: int, *, hold_ms: int = 0) -> None:
     """Hand the group over (dissertation 3.10).
 
-    No new commands, and TimeoutNow once the target has everything.
+    No new commands, and TimeoutNow once the target has everything. It is to stay there for `hold_ms`.
     """
     assert r.leads and target in r.progress and target in r.configuration.voters
-    r.transfer_to = target
+    r.transfer_to, r.transfer_hold_ms = target, hold_ms
     r.transfer_deadline = now + r.limits.election_timeout_ms_min * MS
     maybe_time_out_now(r)
 
@@ -248,7 +265,7 @@ def transfer(r: RaftState, target: ServerId, now: int) -> None:
 def maybe_time_out_now(r: RaftState) -> None:
     """Send TimeoutNow as soon as the target of a transfer holds the whole log."""
     if r.transfer_to is not None and r.progress[r.transfer_to].counted == r.log.last_index:
-        r.send(r.transfer_to, TimeoutNow(r.group, r.term))
+        r.send(r.transfer_to, TimeoutNow(r.group, r.term, r.transfer_hold_ms))
 
 
 def handle_timeout_now(r: RaftState, sender: ServerId, m: TimeoutNow, now: int) -> None:

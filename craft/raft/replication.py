@@ -201,6 +201,9 @@ def link_restored(r: RaftState, peer: ServerId) -> None:
         r.progress[peer].become_probe()
     elif r.leader_id == peer:
         r.probed = True
+        if r.verified:  # what it probed with may have been answered when it could not be told
+            r.ack_due = True
+            acknowledge(r)
 
 
 # -- the follower's side --------------------------------------------------------------------------

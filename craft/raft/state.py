@@ -112,6 +112,7 @@ class RaftState:
     former: FormerLead | None = None  # the last term that was led here, in this incarnation
     transfer_to: ServerId | None = None
     transfer_deadline: int = 0
+    transfer_hold_ms: int = 0  # what the target is told with it
     retiring: bool = False  # a removed leader has tried to hand over
     quorum_checked_at: int = 0
 

@@ -32,6 +32,7 @@ from craft.server.inbox import ServerInbox
 from craft.server.making import make_engine
 from craft.server.measures import Measures
 from craft.server.membership import ServerMembers
+from craft.server.moving import Leaders
 from craft.server.reads import Read, Reads, Stale
 from craft.server.reclaiming import Reclaiming
 from craft.server.roll import Roll, founding
@@ -108,6 +109,8 @@ class Server(Generic[M]):
         self._complaints = logs.RateLimited(
             log, interval_ms=config.transport.complaint_interval_ms, monotonic_s=trio.current_time
         )
+        close_ms = config.close_timeout_ms
+        self.leaders = Leaders(self._engine, self._now, self._wake, self.check_open, close_ms)
         self._watch = Watch(self._engine.state, self._complaints)
         self._space = Space(config.data_dir, config.disk_free_bytes_min, self._engine.state)
         self._ended = False
@@ -249,10 +252,7 @@ class Server(Generic[M]):
         return await self._reads.wait(read)
 
     async def wait_ready(self) -> None:
-        """Wait until this server's session is open.
-
-        From then on `propose` waits for nothing but its own command.
-        """
+        """Wait until its session is open: from then on `propose` waits for nothing but its own command."""
         self.check_open()
         await self._session_open.wait()
         self.check_open()

@@ -22,6 +22,8 @@ A request is `[id, operation, argument]`, a reply `[id, outcome, value]`:
   is applied now) or beyond; `taken` is its position, or nil where that takes longer: ask again, with
   `wanted`.
 - `servers` `nil` → `[[server, "host:port"], …]`: where clients reach the servers of whom that is known here.
+- `transfer` `[group, to, hold_ms or nil]` → nil once it is done, or the server that must be asked instead.
+- `drain` `[hold_ms or nil]` → nil: this server leads nothing for a while. `home` `nil` → nil: it does again.
 - those of sessions are in `craft.server.listener_sessions`.
 
 Invariants
@@ -40,11 +42,13 @@ import trio
 
 from craft.errors import (
     Compacted,
+    NotLeader,
     Refused,
     Rejected,
     ResultLost,
     SessionEnded,
     SnapshotFailed,
+    TransferFailed,
     Unknown,
     WireError,
 )
@@ -274,6 +278,46 @@ async def _trust(server: Server[Any], argument: Any) -> Any:
     return server.trust()
 
 
+async def _transfer(server: Server[Any], argument: Any) -> Any:
+    group, to, hold_ms = _numbers("transfer", argument, "group", "to", "hold_ms or nil")
+    if group is None or to is None:
+        raise BadRequest(f"transfer takes {shown(argument)}; allowed is [group, to, hold_ms or nil]")
+    try:
+        await server.leaders.transfer(group, to=to, hold_ms=hold_ms)
+    except NotLeader as error:
+        if error.leader is None:
+            raise Rejected(str(error)) from error
+        return error.leader
+    except TransferFailed as error:
+        raise Rejected(str(error)) from error
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    return None
+
+
+async def _drain(server: Server[Any], argument: Any) -> Any:
+    (hold_ms,) = _numbers("drain", argument, "hold_ms or nil")
+    try:
+        await server.leaders.drain(hold_ms=hold_ms)
+    except TransferFailed as error:
+        raise Rejected(str(error)) from error
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+async def _home(server: Server[Any], argument: Any) -> Any:
+    _no_argument("home", argument)
+    server.leaders.bring_home()
+
+
+def _numbers(operation: str, argument: Any, *names: str) -> tuple[int | None, ...]:
+    whole = type(argument) is tuple and len(argument) == len(names)
+    if not whole or any(one is not None and (type(one) is not int or one < 0) for one in argument):
+        raise BadRequest(f"{operation} takes {shown(argument)}; allowed is [{', '.join(names)}]")
+    numbers: tuple[int | None, ...] = argument
+    return numbers
+
+
 def _no_argument(operation: str, argument: Any) -> None:
     if argument is not None:
         raise BadRequest(f"{operation} takes {shown(argument)}; allowed is nil")
@@ -294,6 +338,9 @@ OPERATIONS: Operations = {
     "trust": _trust,
     "members": _members,
     "roll": _roll,
+    "transfer": _transfer,
+    "drain": _drain,
+    "home": _home,
 }
 """What a client may ask without a session."""
 

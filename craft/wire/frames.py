@@ -150,7 +150,7 @@ _CHECKS: dict[type[Any], tuple[Check, ...]] = {
     AppendEntries: (a_group, a_number, a_number, a_number, a_number, _records),
     AppendAccepted: (a_group, a_number, a_number, a_number),
     AppendRejected: (a_group, a_number, a_number, a_number, a_number),
-    TimeoutNow: (a_group, a_number),
+    TimeoutNow: (a_group, a_number, a_number),
     Heartbeats: (a_number, group_terms_or_none, a_number, group_terms),
     Fetch: (a_group, a_number),
     FetchResult: (a_group, _records),

@@ -6,7 +6,7 @@ import pytest
 
 from craft.engine import placing
 from craft.limits import KIB, EngineLimits
-from craft.messages import RequestVote
+from craft.messages import RequestVote, TimeoutNow
 from tests.driver import EPOCH, MS, SECOND, Cluster
 
 HOUR = 3600 * SECOND
@@ -246,6 +246,45 @@ def test_a_leader_whose_disk_stalls_hands_over() -> None:
     c.run_until(lambda: c.leaders() == [0, 1, 2], 60 * SECOND)
     c.quiesce()
     c.check_answers()
+
+
+def test_a_leader_whose_disk_hangs_steps_down_whoever_looks_well() -> None:
+    """No hand-over works; its heartbeats would keep the others from electing one of them for ever."""
+    c = Cluster()
+    c.settle_evenly()
+    c.drop(TimeoutNow, sender=0)
+    c.held.add(0)
+    c.propose(0, b"stuck")
+    c.run(c.limits.disk_stall_ms_max * MS + 3 * SECOND)
+    assert 0 not in {c.leader(group) for group in range(3)}
+    assert c.write_and_wait(1, b"goes on") < 20 * MS
+    assert leader_changes(c, 10 * SECOND) == 0, "a server whose disk hangs stands for nothing"
+
+
+def test_a_disk_that_stalls_again_and_again_is_given_its_groups_ever_later() -> None:
+    """Leaving for it counts as a loss (PROTOCOL 9, †): nobody takes it for a server that stops."""
+    c = Cluster()
+    c.settle_evenly()
+    changes = 0
+    for number in range(10):
+        c.held.add(0)
+        c.propose(0, b"%d" % number)
+        changes += leader_changes(c, 2 * SECOND)
+        c.held.clear()
+        changes += leader_changes(c, 7 * SECOND)
+    assert 2 <= changes <= 8
+
+
+def test_a_slow_disk_of_a_leader_that_works_moves_no_leader() -> None:
+    """Each sync takes long, and ends: that is slow, not stalled."""
+    c = Cluster()
+    c.settle_evenly()
+    c.syncs[0] = (800 * MS, 1000 * MS)
+    changes = 0
+    for number in range(20):
+        c.propose(0, b"%d" % number)
+        changes += leader_changes(c, SECOND)
+    assert changes == 0
 
 
 def test_a_slow_disk_of_a_follower_moves_no_leader() -> None:

@@ -59,7 +59,7 @@ MESSAGES: tuple[Message, ...] = (
     Suspected(1, 4, 77),
     Cleared(1, 77, 4, 15),
     Doubted(1, 4, 13, 3),
-    TimeoutNow(1, 4),
+    TimeoutNow(1, 4, 600_000),
     Heartbeats(8, ((0, 3), (1, 4)), 7, ((2, 5),)),
     Fetch(1, 12),
     FetchResult(1, ENTRIES),

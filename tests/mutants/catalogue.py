@@ -109,6 +109,18 @@ ELECTIONS = (
         (f"{ELECTION}:tick", "pre_campaign(r, now)", "campaign(r, now, transfer=False)"),
     ),
     _mutant(
+        "transfer_ignores_who_is_caught_up",
+        "dissertation 3.10; PROTOCOL 9",
+        "A group is handed to a server that lacks the end of its log, and cannot be elected.",
+        (f"{ELECTION}:maybe_time_out_now", "and r.progress[r.transfer_to].counted == r.log.last_index", ""),
+    ),
+    _mutant(
+        "leader_with_a_hanging_disk_leads_on",
+        "PROTOCOL 9",
+        "A leader whose disk takes nothing any more goes on leading where no hand-over works.",
+        ("craft.engine.placing:tick", "if hearing.disk_hangs(e) and e.peers:", "if False:"),
+    ),
+    _mutant(
         "no_entry_at_election",
         "Raft 8",
         "A new leader appends nothing: what earlier terms left is never committed.",

@@ -71,7 +71,7 @@ def test_every_moment_comes() -> None:
     """A fault may wait for any; a run in which leaders relapse has them all."""
     relapses = [Fault(number, "relapse", number * 500 * MS, 1500 * MS, number * 2) for number in range(1, 41)]
     waiting = [Fault(90 + number, "pause", 0, 5 * MS, 9, on=moment) for number, moment in enumerate(MOMENTS)]
-    plan = Plan(2, duration=22 * SECOND, think=(2 * MS, 20 * MS), patience=100 * MS)
+    plan = Plan(3, duration=22 * SECOND, think=(2 * MS, 20 * MS), patience=100 * MS)
     result = run.run(dataclasses.replace(plan, faults=(*relapses, *waiting)))
     assert result.violation is None
     assert result.faults["pause"] == len(MOMENTS)

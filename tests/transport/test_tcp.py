@@ -318,6 +318,16 @@ async def test_an_address_may_change() -> None:
             transport.set_address(9, address)
 
 
+async def test_a_peer_that_comes_back_is_connected_to_at_once(log_lines: LogLines) -> None:
+    """Its own connection says that it is there: nobody waits any longer for the next attempt."""
+    patient = TransportLimits(reconnect_delay_ms_min=3_600_000, reconnect_delay_ms_max=3_600_000)
+    [there] = free_addresses(1)
+    async with running(facts(1, peers={2: there}, limits=patient)) as (_, inbox, address):
+        await log_lines.until("no connection")
+        async with running(facts(2, listen=there, peers={1: address})):
+            await inbox.until_links("up 2")
+
+
 async def test_a_peer_that_talks_back_is_dropped(nursery: trio.Nursery) -> None:
     """Frames flow one way on a connection; anything else is another protocol."""
     async with running(facts(2)) as (_, _, address):

@@ -183,7 +183,7 @@ class ServerProcess:
         await process.wait()
 
     async def restart(self) -> None:
-        """Start it again after `kill`, on its old ports, which another process may hold for a moment."""
+        """Start it again, on its old ports, which another process may hold for a moment."""
         for attempt in range(START_ATTEMPTS):
             await self.start()
             try:
@@ -199,14 +199,15 @@ class ServerProcess:
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL where that does not help."""
         self.up = False
-        if self._process is None or self._process.poll() is not None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
             return
-        self._process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         with trio.move_on_after(STOP_TIMEOUT_S):
-            await self._process.wait()
+            await process.wait()
             return
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
 
 
 @asynccontextmanager

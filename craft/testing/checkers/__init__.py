@@ -21,6 +21,8 @@ from craft.testing.checkers.durability import (
     VotesAreDurable,
 )
 from craft.testing.checkers.elections import (
+    HandOversAreReady,
+    HungLeadersStepDown,
     LeaderCompleteness,
     LeadersAreElected,
     OneLeader,
@@ -67,6 +69,8 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         OneLeader(ledger),
         LeadersAreElected(ledger),
         LeaderCompleteness(ledger),
+        HandOversAreReady(),
+        HungLeadersStepDown(),
         VotesAreDurable(),
         AcknowledgementsAreDurable(),
         CountedIsHeld(),

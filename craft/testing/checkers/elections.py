@@ -8,8 +8,8 @@ from __future__ import annotations
 import typing
 
 from craft import quorum
-from craft.messages import AppendAccepted, AppendEntries, Frame, RequestVote, RequestVoteResult
-from craft.raft.state import RaftState
+from craft.messages import AppendAccepted, AppendEntries, Frame, RequestVote, RequestVoteResult, TimeoutNow
+from craft.raft.state import MS, RaftState
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.checkers.ledger import DiskId, Ledger, term_at
 from craft.types import GroupId, Index, ServerId, Term
@@ -169,4 +169,51 @@ class TermsAreRemembered(Checker):
                     self.PROPERTY,
                     f"server {server.id} starts in term {r.term} of group {r.group}; it had told peers"
                     f" {told}",
+                )
+
+
+class HungLeadersStepDown(Checker):
+    """A server whose disk takes nothing for `disk_stall_ms_max` leads no more: others could."""
+
+    PROPERTY = "a leader whose disk hangs steps down"
+    HEARTBEATS = 3
+    """It looks at each heartbeat; and it may win an election whose vote its disk still took."""
+
+    def __init__(self) -> None:
+        self._since: dict[ServerId, int] = {}
+
+    def turned(self, server: SimServer) -> None:
+        """Does it still lead?"""
+        e = server.engine.state
+        limits = e.limits
+        hangs = e.writing is not None and e.now.monotonic_ns - e.write_began > limits.disk_stall_ms_max * MS
+        if not (hangs and e.led and e.peers):
+            self._since.pop(server.id, None)
+            return
+        since = self._since.setdefault(server.id, e.now.monotonic_ns)
+        if e.now.monotonic_ns - since > self.HEARTBEATS * limits.heartbeat_interval_ms * MS:
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} leads groups {sorted(e.led)}, and write {e.writing} has been under way"
+                f" for {(e.now.monotonic_ns - e.write_began) // MS} ms",
+            )
+
+
+class HandOversAreReady(Checker):
+    """Who is told to take over holds the whole log of the leader that says so (dissertation 3.10)."""
+
+    PROPERTY = "a group is handed to a server that holds its whole log"
+
+    def sent(self, server: SimServer, peer: ServerId, frame: Frame) -> None:
+        """Is the target as far, unless another term has begun there?"""
+        target = server.world.servers.get(peer)
+        for message in frame.messages:
+            if type(message) is not TimeoutNow or target is None or target.disk.spoilt:
+                continue
+            ours, theirs = server.engine.state.raft(message.group), target.engine.state.raft(message.group)
+            if theirs.term == message.term == ours.term and theirs.log.last_index < ours.log.last_index:
+                raise Violation(
+                    self.PROPERTY,
+                    f"server {server.id} hands group {message.group} to server {peer}, whose log ends at"
+                    f" {theirs.log.last_index}; its own ends at {ours.log.last_index}",
                 )

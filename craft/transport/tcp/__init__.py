@@ -66,7 +66,7 @@ class TcpTransport:
         self._ours = Ours(hello, addresses, limits, known_disk, rng, complaints, set(addresses))
         self._listen = listen
         self._insecure_ok = insecure_ok
-        self._acceptor = Acceptor(self._ours, server_tls)
+        self._acceptor = Acceptor(self._ours, server_tls, self._peer_connected)
         self._client_tls = client_tls
         self._connections = {peer: Connection(self._ours, peer, client_tls) for peer in addresses}
         self._running: tuple[trio.Nursery, Inbox] | None = None
@@ -89,6 +89,11 @@ class TcpTransport:
                 nursery.start_soon(connection.run, inbox)
             serve = partial(self._acceptor.serve, inbox)
             await trio.serve_listeners(serve, listeners, handler_nursery=nursery)
+
+    def _peer_connected(self, peer: ServerId) -> None:
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.hurry()
 
     def send(self, peer: ServerId, frame: Frame) -> None:
         """Queue a frame for a peer; dropped where there is no link."""

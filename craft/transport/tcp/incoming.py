@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -27,8 +27,10 @@ from craft.wire import (
 class Acceptor:
     """The connections that peers made to us: who they are, then frames until they end."""
 
-    def __init__(self, ours: Ours, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, ours: Ours, tls: ssl.SSLContext | None, connected: Callable[[ServerId], None]) -> None:
+        """`connected` is told of every peer that has connected to us."""
         self._ours = ours
+        self._connected = connected
         self.tls = tls
         self._handshakes = 0
         self._receiving: dict[ServerId, trio.CancelScope] = {}
@@ -38,6 +40,7 @@ class Acceptor:
         peer: ServerId | None = None  # until we know better
         try:
             stream, peer = await self._greet(socket)
+            self._connected(peer)
             await self._receive(stream, peer, inbox)
         except LOST as error:
             self._complain(peer, reason(error))

@@ -79,6 +79,11 @@ class Connection:
         self._scope = trio.CancelScope()
         self._life = trio.CancelScope()
         self._flaps = 0
+        self._hurry = trio.Event()
+
+    def hurry(self) -> None:
+        """The peer has just connected to us, so it is there: wait no longer to connect to it."""
+        self._hurry.set()
 
     def send(self, frame: Frame) -> None:
         """Encode and queue. Beyond the bound the link is dropped, with all that is queued."""
@@ -193,7 +198,9 @@ class Connection:
         attempt = self._flaps
         while True:
             if attempt:
-                await trio.sleep(self._delay_s(attempt))
+                with trio.move_on_after(self._delay_s(attempt)):
+                    await self._hurry.wait()
+            self._hurry = trio.Event()
             try:
                 return await self._connect()
             except LOST as error:
