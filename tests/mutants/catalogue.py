@@ -772,6 +772,7 @@ ALIVE: tuple[str, ...] = (
     "any_incarnation_is_cleared",
     "former_leader_does_not_look",
     "former_leader_forgets_what_it_told",
+    "leader_with_a_hanging_disk_leads_on",
     "suspect_takes_the_next_counter",
     "suspects_report_counts",
     "suspicion_ends_with_the_repeated_past",
