@@ -108,9 +108,12 @@ def fold(
 
 
 def _open(state: Folded, proposal: Proposal) -> Opened:
-    """A server's session; it tells the disk that lives under the id, if none is known yet (PROTOCOL 8)."""
+    """A server's session; it tells the disk that lives under the id, if none is known yet (PROTOCOL 8).
+
+    Told again it counts too: who is wanted anew while it runs has opened its session long ago.
+    """
     opened = state.sessions.open(proposal.server_id, proposal.counter, proposal.body)
-    if opened is Opened.OPENED and len(proposal.body) > NONCE_BYTES:
+    if opened is not Opened.REFUSED and len(proposal.body) > NONCE_BYTES:
         state.members.bind(proposal.server_id, proposal.body[NONCE_BYTES:].decode("ascii", "replace"))
     return opened
 

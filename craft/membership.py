@@ -7,8 +7,9 @@ Invariants
 - It changes in merged order only, so it is the same on every server at the same position, down to its bytes.
 - A change is taken whole or refused whole, and each that is taken has a version of its own. What changes
   nothing is taken, and has the version that is there: a change may be repeated.
-- A disk is bound to an id by the first session that is opened under it, or by a change that names it. Binding
-  what was unbound is no change of the wanted set and has no version.
+- A disk is bound to an id by the first session that is opened under it (or told again, where it was open
+  before the id was wanted), or by a change that names it. Binding what was unbound is no change of the wanted
+  set and has no version.
 
 Reference: PROTOCOL 8.
 """

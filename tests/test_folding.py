@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from craft.client_sessions import OpenTag, RequestTag, encode_tagged
 from craft.folding import Fold, fold
+from craft.membership import Add, Members, Remove, encode_changes
 from craft.ready import Merged, Verdict
 from craft.sessions import OPEN, encode_payload
 from craft.types import EntryKind, Proposal, make_entry
@@ -52,3 +53,18 @@ def test_a_clients_request_is_judged_in_its_own_session() -> None:
     entry = merged(state, request(2, tagged), request(3, tagged), index=2)
     assert [judged.verdict for judged in entry.clients] == [Verdict.EXECUTED, Verdict.REPEATED]
     assert [one.body for one in entry.requests] == [b"\x91\xc4\x01c"]
+
+
+def test_a_session_that_is_told_again_binds_its_disk_and_keeps_its_requests() -> None:
+    """Who was removed and is wanted again while it runs opens no session; a former disk's binds nothing."""
+    state = Fold()
+    state.members = Members([1])
+    first, later = b"n" * 16 + b"disk1", b"m" * 16 + b"disk2"
+    wanted = encode_changes([Remove(1), Add(2, "two:1")]), encode_changes([Add(1, "one:1")])
+    merged(state, request(OPEN, first), request(1, wanted[0]), request(2, wanted[1]))
+    assert state.members.disks() == {1: "", 2: ""}
+    merged(state, request(OPEN, later, counter=0), request(OPEN, later), index=2)
+    assert state.members.disks()[1] == ""
+    merged(state, request(OPEN, first), request(2), index=3)
+    assert state.members.disks()[1] == "disk1"
+    assert merged(state, request(3), index=4).requests

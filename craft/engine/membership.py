@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from craft import quorum
 from craft.engine import leading, proposing
-from craft.engine.state import MS, EngineState, Peer
+from craft.engine.state import MS, EngineState, Peer, SessionState
 from craft.marks import mark
 from craft.membership import Members
 from craft.messages import CaughtUp
@@ -57,6 +57,7 @@ def refresh(e: EngineState) -> None:
         return
     e.members_seen = e.members.servers
     e.was_member = e.was_member or e.is_member  # a snapshot may have told it
+    _bind_own(e)
     e.unsettled = True
     wanted = set(known(e).servers).union(*(raft.state.configuration.members for raft in e.replicas)) - {e.me}
     e.peers_due = True
@@ -65,6 +66,14 @@ def refresh(e: EngineState) -> None:
     for peer in e.peers.keys() - wanted:
         _forget(e, peer)
     e.peers = {peer: e.peers.get(peer) or Peer(peer) for peer in sorted(wanted)}
+
+
+def _bind_own(e: EngineState) -> None:
+    """We are wanted without a disk: nobody votes so, and our session, which tells it, may be open already."""
+    member = e.members.servers.get(e.me)
+    if member is not None and not member.disk and e.disk and e.session_state is SessionState.OPEN:
+        mark("disk told again")
+        proposing.propose_open(e)
 
 
 def _forget(e: EngineState, peer: ServerId) -> None:

@@ -402,6 +402,13 @@ def counter_durable(e: EngineState) -> None:
     """The number is durable: open the session with it."""
     assert e.session_state is SessionState.NUMBERING
     e.session_state = SessionState.OPENING
+    propose_open(e)
+
+
+def propose_open(e: EngineState) -> None:
+    """Ask for our session; once more where it is open: that tells the disk we live on (PROTOCOL 8)."""
+    if OPEN in e.pending:
+        return
     pending = Pending(None, OPEN, e.nonce)
     e.pending = {OPEN: pending, **e.pending}
     e.pending_bytes += len(e.nonce)
@@ -413,7 +420,7 @@ def note_opened(e: EngineState, proposal: Proposal, opened: Opened) -> None:
     if proposal.server_id != e.me or e.session_state in (SessionState.READING, SessionState.NUMBERING):
         return
     ours = proposal.counter == e.counter and proposal.body == e.nonce
-    if ours and opened is Opened.OPENED:
+    if ours and opened is not Opened.REFUSED:
         e.session_state = SessionState.OPEN
         settle(e, proposal)
     elif proposal.counter > e.counter or (ours and opened is Opened.REFUSED):

@@ -65,3 +65,14 @@ def test_a_change_that_is_told_too_early_is_caught(monkeypatch: pytest.MonkeyPat
     caught = [run(plan(seed, "shuffle", "replace", "shuffle", sync_ms=300)).violation for seed in range(3)]
     told = "a change that is told as done is done in every group"
     assert any(one and one.property == told for one in caught)
+
+
+def test_a_server_that_is_wanted_again_while_it_runs_tells_its_disk_again() -> None:
+    """Removed, and added without a disk before it was switched off: its session is open, none will follow.
+
+    Until its disk is bound nobody counts its votes, so the change would never come to its end.
+    """
+    changes = (MemberChange(700 * MS, "remove", 6), MemberChange(720 * MS, "add", 6))
+    result = run(Plan(1, servers=3, groups=2, changes=changes, duration=4 * SECOND))
+    assert result.marks["disk told again"]
+    assert result.violation is None, result.violation
