@@ -62,6 +62,11 @@ def pytest_runtest_setup() -> Generator[None, object, object]:
         return (yield)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with real processes first: then one worker has them all, and no other waits for the lock."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run tests with real processes one at a time: two clusters on two cores would time each other out.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -104,21 +105,38 @@ def types_only_lines(tree: ast.AST) -> set[int]:
     return lines
 
 
-def imports(text: str, modules: Mapping[str, str]) -> Iterator[Import]:
-    """What a module imports; `from package import module` counts as the module where `modules` has it."""
+class Statement(NamedTuple):
+    """One import statement: each name with what it comes from."""
+
+    names: tuple[tuple[str, str], ...]
+    line: int
+    types_only: bool
+
+
+@cache
+def statements(text: str) -> tuple[Statement, ...]:
+    """The import statements of a module. Every rule asks for them, so each module is parsed once."""
     tree = ast.parse(text)
     typing_lines = types_only_lines(tree)
+    found = []
     for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
-            names = [alias.name for alias in statement.names]
+            names = [(alias.name, alias.name) for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom):
             base = "." * statement.level + (statement.module or "")
-            full = [f"{base}.{alias.name}" for alias in statement.names]
-            names = [name if name in modules else base for name in full]
+            names = [(f"{base}.{alias.name}", base) for alias in statement.names]
         else:
             continue
+        found.append(Statement(tuple(names), statement.lineno, statement.lineno in typing_lines))
+    return tuple(found)
+
+
+def imports(text: str, modules: Mapping[str, str]) -> Iterator[Import]:
+    """What a module imports; `from package import module` counts as the module where `modules` has it."""
+    for statement in statements(text):
+        names = [full if full in modules else base for full, base in statement.names]
         for name in dict.fromkeys(names):
-            yield Import(name, statement.lineno, statement.lineno in typing_lines)
+            yield Import(name, statement.line, statement.types_only)
 
 
 def read_floors(table: str) -> dict[str, Place]:
@@ -242,7 +260,7 @@ def leaning_on_testing(modules: Mapping[str, str]) -> list[str]:
 def trio_in_testing(modules: Mapping[str, str]) -> list[str]:
     """Ways from `craft.testing` to Trio, whose scheduler is random on purpose; through other modules too."""
     complaints = []
-    known = {module: tuple(imports(text, modules)) for module, text in modules.items()}  # each is parsed once
+    known = {module: tuple(imports(text, modules)) for module, text in modules.items()}
     for start in filter(is_testing, modules):
         seen = {start}
         ways: list[tuple[str, ...]] = [(start,)]

@@ -170,14 +170,19 @@ def is_reached(now: Configuration, goal: Goal) -> bool:
 
 
 def _next_voters(now: Configuration, goal: Goal) -> frozenset[ServerId]:
-    """The wanted servers. One that is to change its disk leaves first: (id, disk) is the voter."""
+    """The wanted servers. One that is to change its disk leaves first: (id, disk) is the voter.
+
+    Whoever else votes stays until then, wanted or not: it may be all that is left.
+    """
     bound = dict(now.disks)
     changing = {
         server
         for server in now.voters & goal.disks.keys()
         if goal.disks[server] and bound.get(server, goal.disks[server]) != goal.disks[server]
     }
-    return frozenset(goal.disks) - changing
+    if changing:
+        return now.voters - changing or frozenset(goal.disks) - changing
+    return frozenset(goal.disks)
 
 
 def _kept(now: Configuration, *, voters: frozenset[ServerId]) -> Configuration:

@@ -272,7 +272,7 @@ def _replace(operator: Operator, rng: random.Random, members: dict[ServerId, Non
 def _shuffle(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
     """From any set to any other: 1 to 3 to 5 and back."""
     everyone = range(1, len(operator.founders) + SPARE_IDS + 1)
-    wanted = rng.sample(everyone, rng.choice((1, 1, 2, 3, 3, 5)))
+    wanted = rng.sample(everyone, min(len(everyone), rng.choice((1, 1, 2, 3, 3, 5))))
     added = [Add(i, operator.address(i), operator.new_machine(i)) for i in wanted if i not in members]
     return [*added, *[Remove(i) for i in sorted(members) if i not in wanted]]
 

@@ -1,1 +1,1 @@
-"""The pure engine, driven in virtual time: stories, attacks and chaos."""
+"""The pure engine, driven in virtual time: stories and attacks."""

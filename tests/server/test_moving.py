@@ -22,7 +22,7 @@ async def test_a_group_is_led_where_it_was_put_when_the_call_returns(clock: Cloc
     async with three_servers() as cluster:
         await cluster.servers[1].leaders.transfer(0, to=2)
         assert cluster.servers[1].status()["groups"][0]["leader"] == 2
-        await trio.sleep(60)
+        await trio.sleep(20)
         assert leaders(cluster) == [2, 2, 3]
         assert cluster.servers[2].status()["groups"][0]["held_ms"] > 0
         cluster.servers[2].leaders.bring_home()
@@ -38,7 +38,7 @@ async def test_a_drained_server_leads_nothing_when_the_call_returns(clock: Clock
         assert all(group["role"] != "leader" for group in cluster.servers[1].status()["groups"])
         assert 0 < cluster.servers[1].status()["drained_ms"] <= 30_000
         assert await cluster.servers[1].propose(b"forwarded") == 1
-        await trio.sleep(60)
+        await trio.sleep(35)
         assert leaders(cluster) == [1, 2, 3]
     del clock
 
