@@ -766,7 +766,203 @@ SUSPECTS = (
     ),
 )
 
-MUTANTS = (*ELECTIONS, *LOGS, *MERGE, *SESSIONS, *LEVELS, *CLOCKS, *READS, *STORAGE, *SUSPECTS)
+INSTALLING = "craft.engine.installing"
+CAPTURING = "craft.engine.capturing"
+
+SNAPSHOTS = (
+    _mutant(
+        "old_snapshot_is_installed",
+        "PROTOCOL 7 (†), attack 6",
+        "What has arrived is installed, though more is applied by now.",
+        (
+            f"{INSTALLING}:turn",
+            "if not helps(e, info.head.position, indexes) or not lacks(e, indexes):",
+            "if False:",
+        ),
+    ),
+    _mutant(
+        "snapshot_below_the_start_is_a_beginning",
+        "PROTOCOL 7 (†), attack 16",
+        "Who has no usable snapshot goes on from one that ends before its log begins.",
+        (
+            f"{INSTALLING}:helps",
+            "return all(index >= start for index, start in zip(indexes, starts, strict=True))",
+            "return True",
+        ),
+    ),
+    _mutant(
+        "logs_are_compacted_to_the_newer_cut",
+        "PROTOCOL 7",
+        "What only one snapshot covers is forgotten: should it be damaged, nothing is left.",
+        ("craft.engine.compacting:tick", "s.kept[0].head.cuts", "s.kept[-1].head.cuts"),
+    ),
+    _mutant(
+        "sessions_are_not_in_the_snapshot",
+        "PROTOCOL 5, 7",
+        "Who starts from a snapshot knows no session of a server.",
+        (f"{CAPTURING}:pack", "e.sessions.export()", "()"),
+    ),
+    _mutant(
+        "client_sessions_are_not_in_the_snapshot",
+        "PROTOCOL 5, 7",
+        "Who starts from a snapshot knows no session of a client.",
+        (f"{CAPTURING}:pack", "clients = e.clients.export()", "clients = iter(())"),
+    ),
+    _mutant(
+        "members_are_not_in_the_snapshot",
+        "PROTOCOL 7, 8",
+        "Who starts from a snapshot knows the founders only.",
+        (f"{CAPTURING}:pack", "e.members.pack()", "Members(e.members.servers).pack()"),
+    ),
+    _mutant(
+        "snapshot_is_captured_while_applying",
+        "PROTOCOL 7",
+        "The sessions are of a later moment than the state.",
+        (f"{CAPTURING}:turn", "if e.applying or not _due(e):", "if not _due(e):"),
+    ),
+    _mutant(
+        "cut_is_what_was_delivered",
+        "PROTOCOL 7",
+        "Entries that wait to be merged count as covered.",
+        (f"{CAPTURING}:cut", "(s.applied if e.outstanding[group] else s.delivered)", "s.delivered"),
+    ),
+    _mutant(
+        "term_of_a_cut_is_not_adopted",
+        "Raft 7; PROTOCOL 7",
+        "A log begins in a term that its server does not know.",
+        ("craft.raft.snapshots:install", "if term > r.term:", "if False:"),
+    ),
+    _mutant(
+        "log_is_kept_behind_any_snapshot",
+        "Raft 7; PROTOCOL 7",
+        "What follows the cut stays, though the log before it was another.",
+        ("craft.raft.snapshots:install", "if r.log.term_at(index) == term:", "if r.log.last_index >= index:"),
+    ),
+    _mutant(
+        "merge_goes_on_before_the_state_is_there",
+        "PROTOCOL 7",
+        "Entries are applied to the state of before the snapshot.",
+        (
+            "craft.engine.merging:turn",
+            "if e.applying or e.snapshots.restoring or out.capture is not None:",
+            "if e.applying or out.capture is not None:",
+        ),
+    ),
+    _mutant(
+        "requests_in_a_snapshot_are_asked_again",
+        "PROTOCOL 5, 7",
+        "What took effect within a snapshot is never answered.",
+        (f"{INSTALLING}:install", "return _settle(e)", "return []"),
+    ),
+)
+
+MEMBERSHIP = "craft.raft.membership"
+
+MEMBERS = (
+    _mutant(
+        "joint_is_left_out",
+        "Raft 6; dissertation 4.3; PROTOCOL 8",
+        "From one set of voters to the next at once.",
+        (
+            f"{MEMBERSHIP}:_joint",
+            "Configuration(voters, prepared.voters, learners,",
+            "Configuration(voters, frozenset(), prepared.members - voters,",
+        ),
+    ),
+    _mutant(
+        "configuration_upon_an_uncommitted_one",
+        "dissertation 4.3; Ongaro 2015",
+        "A leader starts the next step before the last is committed.",
+        (f"{MEMBERSHIP}:may_change", "and configuration_known(r)", ""),
+        (f"{MEMBERSHIP}:configuration_known", "r.configuration_at.index <= r.commit_index", "True"),
+    ),
+    _mutant(
+        "configuration_before_an_entry_of_the_term",
+        "Ongaro 2015",
+        "A leader changes its group before anything of its term is committed.",
+        (f"{MEMBERSHIP}:may_change", "and r.commit_place.term == r.term", ""),
+    ),
+    _mutant(
+        "newer_version_goes_on_from_joint",
+        "PROTOCOL 8 (†), attack 18",
+        "Joint is left for what is wanted by now, not for what it says.",
+        (
+            f"{MEMBERSHIP}:next_step",
+            "return _kept(now, voters=now.voters)",
+            "return _kept(now, voters=frozenset(goal.disks) or now.voters)",
+        ),
+    ),
+    _mutant(
+        "older_wish_is_worked_for",
+        "PROTOCOL 8 (†), attack 18",
+        "A leader that has not merged the newest wish works for the one before.",
+        (f"{MEMBERSHIP}:next_step", "if goal.version < now.version:", "if False:"),
+    ),
+    _mutant(
+        "wiped_server_votes_under_its_old_id",
+        "PROTOCOL 8",
+        "The voter is the id, whichever disk it is on.",
+        (f"{MEMBERSHIP}:counts", "bound is None or r.disks.get(server) == bound", "True"),
+    ),
+    _mutant(
+        "former_voter_does_not_stand",
+        "PROTOCOL 8 (†), attack 5",
+        "Whom an uncommitted configuration leaves out waits for those that it names.",
+        (f"{MEMBERSHIP}:stands", "return not configuration_known(r) and _was_voter(r)", "return False"),
+    ),
+    _mutant(
+        "change_is_done_when_it_is_appended",
+        "PROTOCOL 8",
+        "A change is told as done before every group has committed it.",
+        ("craft.engine.membership:_committed", "if membership.configuration_known(r):", "if True:"),
+    ),
+    _mutant(
+        "read_by_the_readers_own_configuration",
+        "PROTOCOL 6 (†), attack 2",
+        "A majority of a configuration that is long gone answers a read.",
+        (
+            "craft.reads:QuorumReads._covered",
+            "max((groups[group] for groups in self._reports.values()), key=lambda g: g.configuration_at)",
+            "next(iter(self._reports.values()))[group]",
+        ),
+    ),
+    _mutant(
+        "disk_is_not_told_again",
+        "PROTOCOL 8",
+        "A server that is wanted again while it runs has opened its session long ago, and is bound by none.",
+        ("craft.engine.membership:_bind_own", "proposing.propose_open(e)", "pass"),
+    ),
+    _mutant(
+        "wiped_server_counts_from_one",
+        "PROTOCOL 5 (†), attack 19",
+        "A server on an empty disk numbers its sessions as if its id were new.",
+        ("craft.engine.proposing:begin_session", "if e.counter == 0:", "if False:"),
+    ),
+    _mutant(
+        "session_is_opened_without_reading_first",
+        "PROTOCOL 5 (†), attacks 3, 19",
+        "A starting server opens its session before it knows what its id was answered.",
+        (
+            "craft.engine.core:Engine._begin",
+            "e.reads.add(reading.SessionRead())",
+            "proposing.begin_session(e)",
+        ),
+    ),
+)
+
+MUTANTS = (
+    *ELECTIONS,
+    *LOGS,
+    *MERGE,
+    *SESSIONS,
+    *LEVELS,
+    *CLOCKS,
+    *READS,
+    *STORAGE,
+    *SUSPECTS,
+    *SNAPSHOTS,
+    *MEMBERS,
+)
 
 ALIVE: tuple[str, ...] = (
     "any_incarnation_is_cleared",
@@ -796,21 +992,3 @@ ALIVE: tuple[str, ...] = (
     "session_floor_is_the_answered_timestamp",
 )
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""
-
-LATER = (
-    ("snapshot's vote ignored; late old snapshot regresses", "PROTOCOL 7, attacks 6, 16", 5),
-    ("compaction beyond the older cut", "PROTOCOL 7", 5),
-    ("read by the reader's own configuration", "PROTOCOL 6 (†), attack 2", 5),
-    ("replica outside its uncommitted configuration does not stand", "PROTOCOL 8 (†), attack 5", 5),
-    ("version rule stuck", "PROTOCOL 8 (†), attack 18", 5),
-    (
-        "session opened without reading first; wiped server's counter below the kept highest",
-        "PROTOCOL 5, attacks 3, 19",
-        5,
-    ),
-)
-"""What later issues build, and the mutants that come with it: (mutant, rule, issue).
-
-That a session is opened without reading first shows only once a wiped server may come back: who is told
-`committed` has the entry on its own disk, so after a restart its demand keeps the `open` behind it.
-"""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from craft import quorum
 from craft.engine import membership as engine_membership
 from craft.raft import membership
+from craft.testing.checkers.membership import meet
 from craft.testing.members import KINDS
 from craft.testing.plan import MS, SECOND, MemberChange, Plan
 from craft.testing.run import run
-from craft.types import Configuration
+from craft.types import Configuration, ServerId
 
 
 def plan(seed: int, *kinds: str, sync_ms: int = 0) -> Plan:
@@ -76,3 +81,40 @@ def test_a_server_that_is_wanted_again_while_it_runs_tells_its_disk_again() -> N
     result = run(Plan(1, servers=3, groups=2, changes=changes, duration=4 * SECOND))
     assert result.marks["disk told again"]
     assert result.violation is None, result.violation
+
+
+# -- the checker's own arithmetic ------------------------------------------------------------------
+
+voters = st.frozensets(st.integers(1, 4), min_size=1)
+configurations = st.builds(
+    lambda voting, outgoing, disks: Configuration(
+        voting,
+        outgoing,
+        disks=tuple((i, disk) for i, disk in sorted(disks.items()) if i in voting | outgoing),
+    ),
+    voters,
+    voters | st.just(frozenset()),
+    st.dictionaries(st.integers(1, 4), st.sampled_from("ab")),
+)
+
+
+def quorums(configuration: Configuration) -> list[dict[ServerId, str]]:
+    """Every set of disks that decides."""
+    disks, voting = dict(configuration.disks), sorted(configuration.voters | configuration.outgoing)
+    return [
+        {server: disks.get(server, "") for server in some}
+        for size in range(len(voting) + 1)
+        for some in combinations(voting, size)
+        if quorum.is_quorum(configuration, some)
+    ]
+
+
+def share(a: dict[ServerId, str], b: dict[ServerId, str]) -> bool:
+    """Is a disk in both? An id that is not bound is on whichever disk the other says."""
+    return any(a[server] == b[server] or "" in (a[server], b[server]) for server in a.keys() & b.keys())
+
+
+@given(configurations, configurations)
+def test_quorums_meet_where_each_shares_a_disk_with_each(before: Configuration, after: Configuration) -> None:
+    """The quick way to say so against the slow one."""
+    assert meet(before, after) == all(share(a, b) for a in quorums(before) for b in quorums(after))

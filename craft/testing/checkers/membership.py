@@ -48,7 +48,7 @@ class ConfigurationsOverlap(Checker):
 
     def _judge(self, server: SimServer, group: GroupId, chain: list[Configuration]) -> None:
         for before, after in pairwise(chain):
-            if after.version < before.version or not _meet(before, after):
+            if after.version < before.version or not meet(before, after):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} holds {after} after {before} in the log of group {group}",
@@ -56,7 +56,7 @@ class ConfigurationsOverlap(Checker):
 
 
 @lru_cache(maxsize=PAIRS_MAX)
-def _meet(before: Configuration, after: Configuration) -> bool:
+def meet(before: Configuration, after: Configuration) -> bool:
     """Has every quorum of one a disk in common with every quorum of the other?
 
     Not if the disks that vote in both can be dealt out so that each side, with its own others, decides. An id
