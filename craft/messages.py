@@ -226,7 +226,7 @@ class CaughtUp(NamedTuple):
 class SnapshotWanted(NamedTuple):
     """PROTOCOL 7: send me a snapshot at or beyond `position`; if you have none, take one.
 
-    But none with the random number `damaged`: what arrived of that one does not hold.
+    But none with the random number `damaged`: what arrived of that one does not hold, or would not help.
     """
 
     position: Position

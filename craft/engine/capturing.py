@@ -8,6 +8,7 @@ Invariants
   position, the digest, the sessions and the state machine are of one moment.
 - A group's cut is its last applied entry, or, where nothing delivered waits to be applied, the last that was
   delivered: everything at or below it is applied, no command behind it is.
+- Cuts never go back: what a log is compacted to, every later snapshot covers.
 - One at a time. None is taken of an empty log, and none twice at one position, unless somebody asks who lacks
   entries that changed nothing.
 """
@@ -64,7 +65,10 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
 def cut(e: EngineState, group: GroupId) -> Cut:
     """Where what is applied leaves a group's log."""
     s = e.snapshots
-    place, timestamp = (s.applied if e.outstanding[group] else s.delivered)[group]
+    if not e.outstanding[group]:
+        # (†) Remembered: a later cut must not lie before this one, to which the log may be compacted by then.
+        s.applied[group] = s.delivered[group]
+    place, timestamp = s.applied[group]
     found = e.raft(group).log.configuration_upto(place.index)
     at, configuration = (NOWHERE, e.raft(group).created) if found is None else found
     return Cut(place, timestamp, configuration, at)

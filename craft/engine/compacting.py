@@ -3,8 +3,10 @@
 Knows: the kept snapshots' cuts, how much log lies where, who catches up. Must not know: files.
 
 Invariants
-- A log is compacted at most to the cut of the older of the two kept snapshots: a damaged newest one costs
-  time, not the server. So nothing unmerged or unapplied is ever dropped.
+- A log is compacted at most to the least cut of the kept snapshots: a damaged newest one costs time, not the
+  server. So nothing unmerged or unapplied is ever dropped. (†) The least is not always the oldest one's: a
+  cut passes entries that change nothing only where nothing behind them waits to be applied, so a newer
+  snapshot, or a peer's, may end before them; and whose cut lies below a log's start begins nothing.
 - A window of bytes stays below that cut, and what followers still need who are catching up, and what comes
   behind a snapshot that is on its way to somebody: within `log_held_bytes_max`.
 - What is being read back is not compacted under the reader.
@@ -31,15 +33,15 @@ def tick(e: EngineState) -> None:
     if not s.compaction_due or len(s.kept) < KEPT or s.restoring or s.unfounded:
         return
     s.compaction_due = False
-    for group, older in enumerate(s.kept[0].head.cuts):
-        r = e.raft(group)
-        if older.place.index > r.log.start.place.index and group not in s.starts:
-            _compact(e, r, older)
+    for group, cuts in enumerate(zip(*(one.head.cuts for one in s.kept), strict=True)):
+        r, least = e.raft(group), min(cut.place.index for cut in cuts)
+        if least > r.log.start.place.index and group not in s.starts:
+            _compact(e, r, least)
 
 
-def _compact(e: EngineState, r: RaftState, older: Cut) -> None:
+def _compact(e: EngineState, r: RaftState, upto: Index) -> None:
     group = r.group
-    landmark, held = _landmark(e, group, older.place.index)
+    landmark, held = _landmark(e, group, upto)
     e.snapshots.compaction_due |= held
     if landmark is None:
         return

@@ -6,8 +6,8 @@ Knows: the snapshot's head and the engine's parts. Must not know: files, what th
 
 Invariants
 - Installed only where it is beyond what is applied here, or equal to it and some log lacks what it covers;
-  and where nothing is applied (no snapshot was usable), only if no cut lies below what is compacted here:
-  else entries between the two would never be applied (†).
+  and only if no cut lies below what is compacted here: else entries between the two would never be applied,
+  here if nothing is applied yet (no snapshot was usable), or after the next start (†).
 - All groups at once, between two lists of merged entries, in one write; the state machine is restored before
   anything else is merged or read.
 - Requests of this server that took effect within the snapshot are settled by the session's window in it.
@@ -33,8 +33,8 @@ def helps(e: EngineState, position: int, indexes: tuple[int, ...]) -> bool:
     if len(indexes) != len(e.replicas) or position < e.applied_position:
         return False
     starts = [raft.state.log.start.place.index for raft in e.replicas]
-    if e.snapshots.unfounded:
-        return all(index >= start for index, start in zip(indexes, starts, strict=True))  # (†)
+    if any(index < start for index, start in zip(indexes, starts, strict=True)):
+        return False  # (†)
     return position > e.applied_position or lacks(e, indexes)
 
 

@@ -166,7 +166,8 @@ def handle_offer(e: EngineState, sender: ServerId, m: SnapshotOffer) -> None:
         _begin(e, sender, m.snapshot, m.size)
     else:
         mark("newer snapshot asked for")
-        e.peers[sender].out.append(SnapshotWanted(max(e.applied_position, m.snapshot.position + 1), 0))
+        position = max(e.applied_position, m.snapshot.position)
+        e.peers[sender].out.append(SnapshotWanted(position, m.snapshot.nonce))
 
 
 def _begin(e: EngineState, sender: ServerId, snapshot: SnapshotId, size: int) -> None:

@@ -70,12 +70,18 @@ def tick(r: RaftState, now: int) -> None:
     if r.leads:
         _check_quorum(r, now)
         if r.transfer_to is not None and now >= r.transfer_deadline:
-            mark("transfer given up")
-            r.transfer_to = None  # it did not take over: go on leading (dissertation 3.10)
+            _give_up_transfer(r)
         elif not r.votes_here and not r.configuration.joint and membership.configuration_known(r):
             _retire(r, now)
     elif now >= r.election_deadline and membership.stands(r):
         pre_campaign(r, now)
+
+
+def _give_up_transfer(r: RaftState) -> None:
+    """It did not take over: go on leading (dissertation 3.10). Nor is it told to in this very turn."""
+    mark("transfer given up")
+    r.transfer_to = None
+    r.outbox = [(peer, message) for peer, message in r.outbox if type(message) is not TimeoutNow]
 
 
 def _retire(r: RaftState, now: int) -> None:

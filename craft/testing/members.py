@@ -54,7 +54,6 @@ class Operator:
         self.founders = list(world.ids)
         self.born = {i: disk.disk_id for i, disk in world.disks.items()}  # the founders' first disks
         self._rolls: dict[str, Members] = {}  # by disk: what its server knew last of the members
-        self._last: Asked | None = None
         self._asked_at = 0
 
     # -- what servers need of it --------------------------------------------------------------------
@@ -203,7 +202,8 @@ class Operator:
         states = [server.engine.state for server in world.servers.values()]
         versions = {e.members.version for e in states} | {e.reached_version for e in states}
         everyone = all(set(world.ids) == set(world.servers) == set(e.members.servers) for e in states)
-        return everyone and len(versions) == 1 and len(world.ids) >= 3 and not world.wiped & {i}
+        settled = len(versions) == 1 and not any(self._missing(e.members) for e in states)
+        return everyone and settled and len(world.ids) >= 3 and not world.wiped & {i}
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -212,15 +212,15 @@ class Operator:
         if not self.active:
             return False
         world = self._world
-        states = [server.engine.state for server in world.servers.values()]
-        if not states:
+        # Who has just started knows nothing newer than the founders.
+        ready = [one for _, one in sorted(world.servers.items()) if one.engine.session_open]
+        if not ready:
             return True
+        states = [server.engine.state for server in ready]
         newest = max(states, key=lambda e: e.members.version).members
         if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
             self._asked_at = world.time
-            ready = [one for _, one in sorted(world.servers.items()) if one.engine.session_open]
-            if ready:
-                self._last = self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
+            self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
         if missing or max(e.reached_version for e in states) < newest.version:
             return True
         for i in [i for i in world.ids if i not in newest.servers]:

@@ -783,18 +783,24 @@ SNAPSHOTS = (
     _mutant(
         "snapshot_below_the_start_is_a_beginning",
         "PROTOCOL 7 (†), attack 16",
-        "Who has no usable snapshot goes on from one that ends before its log begins.",
+        "A server goes on from a snapshot that ends before one of its logs begins.",
         (
             f"{INSTALLING}:helps",
-            "return all(index >= start for index, start in zip(indexes, starts, strict=True))",
-            "return True",
+            "any(index < start for index, start in zip(indexes, starts, strict=True))",
+            "False",
         ),
     ),
     _mutant(
         "logs_are_compacted_to_the_newer_cut",
         "PROTOCOL 7",
         "What only one snapshot covers is forgotten: should it be damaged, nothing is left.",
-        ("craft.engine.compacting:tick", "s.kept[0].head.cuts", "s.kept[-1].head.cuts"),
+        ("craft.engine.compacting:tick", "one in s.kept)", "one in s.kept[-1:])"),
+    ),
+    _mutant(
+        "logs_are_compacted_to_the_older_cut",
+        "PROTOCOL 7 (†)",
+        "A newer snapshot whose cut lies below an older one's can no longer be begun from.",
+        ("craft.engine.compacting:tick", "one in s.kept)", "one in s.kept[:1])"),
     ),
     _mutant(
         "sessions_are_not_in_the_snapshot",
@@ -824,7 +830,17 @@ SNAPSHOTS = (
         "cut_is_what_was_delivered",
         "PROTOCOL 7",
         "Entries that wait to be merged count as covered.",
-        (f"{CAPTURING}:cut", "(s.applied if e.outstanding[group] else s.delivered)", "s.delivered"),
+        (f"{CAPTURING}:cut", "if not e.outstanding[group]:", "if True:"),
+    ),
+    _mutant(
+        "cuts_go_back",
+        "PROTOCOL 7 (†)",
+        "A snapshot covers less of a log than the one before, up to which it is compacted.",
+        (
+            f"{CAPTURING}:cut",
+            "s.applied[group] = s.delivered[group]\n    place, timestamp = s.applied[group]",
+            "pass\n    place, timestamp = (s.applied if e.outstanding[group] else s.delivered)[group]",
+        ),
     ),
     _mutant(
         "term_of_a_cut_is_not_adopted",
