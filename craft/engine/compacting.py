@@ -9,6 +9,7 @@ Invariants
   snapshot, or a peer's, may end before them; and whose cut lies below a log's start begins nothing.
 - A window of bytes stays below that cut, and what followers still need who are catching up, and what comes
   behind a snapshot that is on its way to somebody: within `log_held_bytes_max`.
+- Nothing is compacted while a snapshot is on its way here, which a transfer without progress ends.
 - What is being read back is not compacted under the reader.
 - The compaction point is an entry whose term, timestamp and configuration we know.
 """
@@ -32,6 +33,8 @@ def tick(e: EngineState) -> None:
     s = e.snapshots
     if not s.compaction_due or len(s.kept) < KEPT or s.restoring or s.unfounded:
         return
+    if s.receiving is not None or s.received is not None or s.partial is not None:
+        return  # what is on its way here must cover what is compacted here, too
     s.compaction_due = False
     for group, cuts in enumerate(zip(*(one.head.cuts for one in s.kept), strict=True)):
         r, least = e.raft(group), min(cut.place.index for cut in cuts)

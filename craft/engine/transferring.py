@@ -51,6 +51,8 @@ def tick(e: EngineState) -> None:
         mark("snapshot transfer given up")
         del s.sending[peer_id]
     _offer(e)
+    if s.partial is not None and s.receiving is None and now - e.started >= stall:
+        s.partial = None  # nobody has anything to offer that we lack
     if s.receiving is not None:
         _look_after(e, s.receiving)
     elif s.unfounded and s.received is None:

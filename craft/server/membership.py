@@ -16,7 +16,7 @@ import trio
 
 from craft.config import Address, Config, parse_address
 from craft.engine import Engine
-from craft.errors import ConfigError, Refused, Unknown
+from craft.errors import ConfigError, Refused, ResultLost, Unknown
 from craft.membership import Add, Change, Members, Move, Remove
 from craft.server.calls import Call
 from craft.server.doors import Doors
@@ -125,10 +125,11 @@ class ServerMembers:
         """
         call = MembersCall(changes)
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self._host.submit(call)
+        try:
+            await self._host.submit(call)
+        except ResultLost as lost:
+            raise Unknown("a snapshot holds what became of the change; look at the members") from lost
         told: Any = call.results
-        if told is None:
-            raise Unknown("a snapshot holds what became of the change; look at the members")
         if told.error:
             raise Refused(told.error)
         if wait:

@@ -311,7 +311,7 @@ class World:
         for token in rejected:
             if isinstance(token, Attempt):
                 token.end(server, NotReady("the server ended before it was proposed"))
-            else:
+            elif isinstance(token, Operation):  # else it is the operator's, who asks again
                 self.reject(token, "the server ended before it was proposed")
         self.crash(server.id, Crash.KILL)
 

@@ -48,6 +48,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.snapshots import NewestSnapshotBegins
 from craft.testing.checkers.suspects import ClearedIsWhole, SuspectsSaySo
 from craft.testing.checkers.traffic import NoCircles
 from craft.testing.model import Model
@@ -99,6 +100,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         ConfigurationsOverlap(),
         OneChangeAtATime(ledger),
         DoneIsDone(ledger),
+        NewestSnapshotBegins(),
     ]
     if machine is not None:
         checkers.append(Replay(ledger, machine))
