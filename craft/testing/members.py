@@ -235,6 +235,8 @@ class Operator:
                 changes.append(Remove(i))
             elif member.disk not in ("", world.disks[i].disk_id):
                 changes.append(Add(i, self.address(i), world.disks[i].disk_id))
+        if all(i not in world.ids for i in newest.servers):  # somebody must stay
+            changes += [Add(i, self.address(i), world.disks[i].disk_id) for i in world.ids]
         return changes
 
 
