@@ -151,7 +151,7 @@ class Operator:
         """Who is removed is switched off, as an operator would who is told so."""
         world = self._world
         for i, server in sorted(world.servers.items()):
-            if server.engine.removed and world.time - server.engine.state.reached_at > 0:
+            if server.engine.removed:
                 self._retire(i)
         world.at(world.time + LOOK_NS, self._look)
 
@@ -221,7 +221,8 @@ class Operator:
         if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
             self._asked_at = world.time
             self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
-        if missing or max(e.reached_version for e in states) < newest.version:
+        asked = any(isinstance(one.token, Asked) for e in states for one in e.pending.values())
+        if missing or asked or max(e.reached_version for e in states) < newest.version:
             return True
         for i in [i for i in world.ids if i not in newest.servers]:
             self._retire(i)
