@@ -90,7 +90,8 @@ class Config:
 
     join: list[str] = field(default_factory=list)
     """Instead of `servers`, for a server that comes later: `client_listen` addresses of servers to ask who
-    the members are. It takes part as soon as `craft members add` has named it."""
+    the members are. It takes part as soon as `craft members add` has named it. Asked at every start: all
+    whom a server knew may have been replaced while it was away."""
 
     insecure_listen: bool = False
     """Listen beyond loopback without TLS: whoever reaches the port can write. For closed networks only."""

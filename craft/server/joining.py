@@ -36,6 +36,9 @@ from craft.wire import (
 ROLL_BYTES_MAX = 256 * 1024
 """Of an answer: 64 servers, each with the longest of addresses."""
 
+RENEW_S = 2.0
+"""So long a start may wait for news of the members; mostly it is answered, or refused, at once."""
+
 RETRY_S = 1.0
 """Nobody answers: the cluster may be starting too."""
 
@@ -44,18 +47,41 @@ log = logging.getLogger("craft.server")
 
 async def ask_for_roll(config: Config) -> Roll:
     """Ask the servers of `join` in turn, until one answers."""
+    while (roll := await _ask_each(config)) is None:  # noqa: ASYNC110  # other machines
+        await trio.sleep(RETRY_S)
+    return roll._replace(joined=True)
+
+
+async def renewed(config: Config, roll: Roll) -> Roll:
+    """The roll we have, with the newer set of members that the servers of `join` know, if one answers soon.
+
+    Everybody whom it names may have been replaced while we were away. Nobody would ever let us in then, for
+    none of the others knows where we ask.
+    """
+    told = None
+    with trio.move_on_after(RENEW_S):
+        told = await _ask_each(config)
+    if told is None or told.members.version <= roll.members.version:
+        return roll
+    if (told.founders, told.groups) != (roll.founders, roll.groups):
+        logs.event(log, logging.WARNING, "another cluster", founders=told.founders, groups=told.groups)
+        return roll
+    return roll._replace(members=told.members, addresses={**roll.addresses, **told.addresses})
+
+
+async def _ask_each(config: Config) -> Roll | None:
+    """Once each, until one answers."""
     tls = None
     if config.tls is not None and config.clients.tls:
         tls = connecting_context((config.tls.cert_file, config.tls.key_file), config.tls.ca_file)
-    while True:
-        for text in config.join:
-            where = parse_address("join", text)
-            try:
-                with trio.fail_after(config.clients.request_timeout_ms / 1000):
-                    return (await _ask(where, config, tls))._replace(joined=True)
-            except (*LOST, ValueError) as error:
-                logs.event(log, logging.WARNING, "cannot join", address=str(where), reason=reason(error))
-        await trio.sleep(RETRY_S)
+    for text in config.join:
+        where = parse_address("join", text)
+        try:
+            with trio.fail_after(config.clients.request_timeout_ms / 1000):
+                return await _ask(where, config, tls)
+        except (*LOST, ValueError) as error:
+            logs.event(log, logging.WARNING, "cannot join", address=str(where), reason=reason(error))
+    return None
 
 
 async def _ask(where: Address, config: Config, tls: ssl.SSLContext | None) -> Roll:

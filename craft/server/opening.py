@@ -18,7 +18,7 @@ from craft.config import Config
 from craft.errors import ConfigError, FatalError
 from craft.server.core import M, Server
 from craft.server.doors import Doors
-from craft.server.joining import ask_for_roll
+from craft.server.joining import ask_for_roll, renewed
 from craft.server.listener import Listener
 from craft.server.roll import founding, load, save, settled
 from craft.server.starting import start
@@ -53,6 +53,8 @@ async def open_server(
     roll = load(config)
     if roll is None:
         roll = await ask_for_roll(config) if config.join and not config.servers else founding(config)
+    elif config.join:
+        roll = await renewed(config, roll)
     config = settled(config, roll)
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
     if storage is None:

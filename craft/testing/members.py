@@ -218,6 +218,7 @@ class Operator:
             return True
         states = [server.engine.state for server in ready]
         newest = max(states, key=lambda e: e.members.version).members
+        self._tell_stranded(newest)
         if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
             self._asked_at = world.time
             self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
@@ -227,6 +228,17 @@ class Operator:
         for i in [i for i in world.ids if i not in newest.servers]:
             self._retire(i)
         return False
+
+    def _tell_stranded(self, newest: Members) -> None:
+        """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
+        world = self._world
+        for i, server in sorted(world.servers.items()):
+            known = server.engine.state.peers.keys()
+            if i in newest.servers and len(newest.servers) > 1 and not known & newest.servers.keys():
+                mark("stranded server told of the members")
+                self._rolls[server.disk.disk_id] = Members.unpack(newest.pack())
+                world.crash(i, Crash.KILL)
+                world.start(i)
 
     def _missing(self, newest: Members) -> list[Change]:
         """Members whose machine is gone leave; members on another disk are readmitted."""

@@ -8,7 +8,9 @@ import pytest
 
 from craft import Config, DamagedStorage
 from craft.membership import Add, Remove, encode_changes
+from craft.server.joining import renewed
 from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
+from tests.server.listening import one_server
 
 FIRST = Config(cluster="c", server_id=1, servers={1: "127.0.0.1:7001", 2: "127.0.0.1:7002"})
 
@@ -46,3 +48,17 @@ def test_a_joining_server_takes_groups_and_addresses_from_the_roll() -> None:
     config = Config(cluster="c", server_id=3, join=["127.0.0.1:8001"], listen="127.0.0.1:7003")
     assert settled(config, roll).servers == {1: "127.0.0.1:7001", 3: "127.0.0.1:7003"}
     assert settled(config, roll).group_count == 7
+
+
+async def test_a_server_that_was_away_learns_of_newer_members_at_its_start() -> None:
+    """All that it knew may have been replaced. Without an answer, or news, it goes on with what it knows."""
+    async with one_server() as (server, address):
+        await server.members.add(9, "127.0.0.1:7009", wait=False)
+        config = Config(cluster="test", server_id=2, join=[address], listen="127.0.0.1:7002")
+        old = founding(server.config)
+        found = await renewed(config, old)
+        assert (found.members.version, found.addresses[9]) == (1, "127.0.0.1:7009")
+        assert await renewed(config, found) is found
+        elsewhere = old._replace(groups=old.groups + 1)
+        assert await renewed(config, elsewhere) is elsewhere
+    assert await renewed(config, old) is old
