@@ -66,8 +66,8 @@ class Experiment:
     """The figure that another command's is compared with (`--beside`)."""
 
     add_options: Callable[[argparse.ArgumentParser], None]
-    check: Callable[[argparse.Namespace], None]
-    """Raises OptionError."""
+    check: Callable[[argparse.Namespace], None] = lambda options: None
+    """Raises OptionError where options do not go together; by default any combination will do."""
 
     run: Callable[[argparse.Namespace, Progress], Awaitable[tuple[Figures, list[str]]]]
     summary: Callable[[Figures], list[str]]

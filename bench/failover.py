@@ -67,10 +67,6 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(options: argparse.Namespace) -> None:
-    """Any combination will do."""
-
-
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Kill, watch, start again, wait until the leaders are back; so many times."""
     progress.stage(f"starting {options.servers} servers")
@@ -172,7 +168,6 @@ EXPERIMENT = Experiment(
     question="How long does the merge stand still on the survivors when a leader is killed under load?",
     figure="stall_ms_median",
     add_options=add_options,
-    check=check,
     run=run,
     summary=summary,
 )

@@ -38,10 +38,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(options: argparse.Namespace) -> None:
-    """Any combination will do."""
-
-
 async def quiet(running: Cluster, quiet_s: float, progress: Progress) -> None:
     """Wait until no server has written anything for a while. Raises BenchError if one goes on writing."""
     progress.stage("waiting until nothing is written any more")
@@ -136,7 +132,6 @@ EXPERIMENT = Experiment(
     question="What does a cluster cost that nobody uses: CPU of all servers, and what is written to disk?",
     figure="cpu_percent",
     add_options=add_options,
-    check=check,
     run=run,
     summary=summary,
 )

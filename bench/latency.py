@@ -60,10 +60,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(options: argparse.Namespace) -> None:
-    """Any combination will do."""
-
-
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """The cluster itself, then the two that it is compared with."""
     figures, failures = await _lone_client(options, progress, "awaited", options.groups)
@@ -153,7 +149,6 @@ EXPERIMENT = Experiment(
     question="How long does one client wait for one command, nothing else going on, beside the disk's sync?",
     figure="p50_ms",
     add_options=add_options,
-    check=check,
     run=run,
     summary=summary,
 )

@@ -44,10 +44,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(options: argparse.Namespace) -> None:
-    """Any combination will do."""
-
-
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Round after round; then the leaders come home, and the servers are compared."""
     progress.stage(f"starting {options.servers} servers")
@@ -141,7 +137,6 @@ EXPERIMENT = Experiment(
     question="How long does a write wait while all servers are restarted one after the other, under load?",
     figure="waited_ms_max",
     add_options=add_options,
-    check=check,
     run=run,
     summary=summary,
 )
