@@ -66,7 +66,7 @@ class Experiment:
     """The figure that another command's is compared with (`--beside`)."""
 
     add_options: Callable[[argparse.ArgumentParser], None]
-    check: Callable[[argparse.Namespace], None] = lambda options: None
+    check: Callable[[argparse.Namespace], None] = lambda _: None
     """Raises OptionError where options do not go together; by default any combination will do."""
 
     run: Callable[[argparse.Namespace, Progress], Awaitable[tuple[Figures, list[str]]]]
