@@ -46,6 +46,17 @@ def known(e: EngineState) -> Members:
     return e.roll if e.roll.version > e.members.version else e.members
 
 
+def told(e: EngineState) -> Members:
+    """What a server that asks for the members is told, to keep: the wanted set, and who serves until then.
+
+    Whoever is on its way out may be all that a new one can learn from.
+    """
+    members = Members.unpack(known(e).pack())
+    serving = {server: Member(disk=e.disks.get(server, "")) for server in (e.me, *e.peers)}
+    members.servers = dict(sorted({**serving, **members.servers}.items()))
+    return members
+
+
 def refresh(e: EngineState) -> None:
     """Let the peers be whom the configurations and the wanted set name, if either has changed."""
     changed = e.members.servers is not e.members_seen

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from craft.config import Address, Config, parse_address
-from craft.engine import Engine
+from craft.engine import Engine, membership
 from craft.errors import ConfigError, Refused, ResultLost, Unknown
 from craft.membership import Add, Change, Members, Move, Remove
 from craft.server.calls import Call
@@ -148,8 +148,10 @@ class ServerMembers:
 
     def roll(self) -> Roll:
         """What a server that wants to join must know."""
+        members = membership.told(self._state)
         addresses = {info.server_id: info.address for info in self.list() if info.address}
-        return self._roll._replace(members=self._copy(), addresses=addresses)
+        serving = {i: a for i, a in self._roll.addresses.items() if i in members.servers}
+        return self._roll._replace(members=members, addresses={**serving, **addresses})
 
     def look(self, peers: dict[ServerId, Member] | None) -> None:
         """Once a turn: there are other peers, if any are named; and wake who waits for a version."""
@@ -189,9 +191,7 @@ class ServerMembers:
             return None  # what only looks like an address: nobody is there
 
     def _copy(self) -> Members:
-        e = self._state
-        newest = e.roll if e.roll.version > e.members.version else e.members
-        return Members.unpack(newest.pack())
+        return Members.unpack(membership.known(self._state).pack())
 
     def _remember(self) -> None:
         members = self._copy()

@@ -16,6 +16,7 @@ import typing
 from functools import partial
 from typing import Any
 
+from craft.engine import membership
 from craft.errors import Rejected
 from craft.marks import mark
 from craft.membership import Add, Change, Members, Move, Remove
@@ -70,8 +71,7 @@ class Operator:
         if not self.active:
             return
         world, e = self._world, server.engine.state
-        newest = e.roll if e.roll.version > e.members.version else e.members
-        self._rolls[server.disk.disk_id] = Members.unpack(newest.pack())
+        self._rolls[server.disk.disk_id] = Members.unpack(membership.known(e).pack())
         for other in world.ids:
             if other == server.id:
                 continue
@@ -89,8 +89,7 @@ class Operator:
     def knows(self, ours: SimServer, theirs: SimServer) -> bool:
         """PROTOCOL 8: is the other end a member, on the disk that the newest set names?"""
         e = ours.engine.state
-        newest = e.roll if e.roll.version > e.members.version else e.members
-        member = newest.servers.get(theirs.id)
+        member = membership.known(e).servers.get(theirs.id)
         if theirs.id not in e.peers:
             return False
         bound = member.disk if member is not None else ""
@@ -190,9 +189,7 @@ class Operator:
         world = self._world
         for server in world.servers.values():
             if server.id != i:
-                e = server.engine.state
-                newest = e.roll if e.roll.version > e.members.version else e.members
-                self._rolls[world.disks[i].disk_id] = Members.unpack(newest.pack())
+                self._rolls[world.disks[i].disk_id] = membership.told(server.engine.state)
                 break
         world.start_later(i, 1 * MS)
 
@@ -218,7 +215,7 @@ class Operator:
             return True
         states = [server.engine.state for server in ready]
         newest = max(states, key=lambda e: e.members.version).members
-        self._tell_stranded(newest)
+        self._tell_stranded(ready)
         if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
             self._asked_at = world.time
             self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
@@ -229,14 +226,14 @@ class Operator:
             self._retire(i)
         return False
 
-    def _tell_stranded(self, newest: Members) -> None:
+    def _tell_stranded(self, ready: list[SimServer]) -> None:
         """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
-        world = self._world
+        world, serving = self._world, {one.id for one in ready}
         for i, server in sorted(world.servers.items()):
-            known = server.engine.state.peers.keys()
-            if i in newest.servers and len(newest.servers) > 1 and not known & newest.servers.keys():
+            if i not in serving and not serving & server.engine.state.peers.keys():
                 mark("stranded server told of the members")
-                self._rolls[server.disk.disk_id] = Members.unpack(newest.pack())
+                asked = max(ready, key=lambda one: one.engine.state.members.version)
+                self._rolls[server.disk.disk_id] = membership.told(asked.engine.state)
                 world.crash(i, Crash.KILL)
                 world.start(i)
 
