@@ -336,6 +336,9 @@ class SimulatedDisk:
         """What was found is on the platter before anything is built on it."""
         self._torn, self._same_boot, self.was_torn = "", True, False
         self.synced, self._unsynced = self.written.copy(), []
+        # A suspicion may have ended in a write that a crash had left unsynced.
+        self.vouched = {group: log for group, log in self.vouched.items() if group in self.written.suspicions}
+        self.lost_tail = self.lost_tail and bool(self.vouched)
         self._before, self._recent = self.written.copy(), deque()
         self._side_on_platter = self._synced_number = self.synced.batch
         states = [state or HardState(0, None, 0) for state in self.synced.hard_states]

@@ -239,7 +239,8 @@ def _tails(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
         number += 2
         [kind] = rng.choices(kinds, weights)
         on = rng.choice(sorted(MOMENTS)) if kind != "lose_tails" and rng.random() < 0.6 else ""
-        faults.append(Fault(number, kind, at, 1 * MS, rng.getrandbits(32), on, rng.choice((1, 2, 8))))
+        lasts = 1 * MS if kind != "oblivion" else rng.choice((2, 6, 12)) * election
+        faults.append(Fault(number, kind, at, lasts, rng.getrandbits(32), on, rng.choice((1, 2, 8))))
         if deposing and rng.random() < 0.5:
             after, lasts = rng.choice((1, 20, election // MS, 2000)) * MS, rng.choice((1, 3)) * election
             faults.append(Fault(number + 1, rng.choice(deposing), at + after, lasts, rng.getrandbits(32)))

@@ -63,6 +63,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
     """
     ledger = Ledger()
     once = ExactlyOnce(ledger)
+    commits = CommitsAreDurable(ledger)
     checkers: list[Checker] = [
         ledger,  # first: the others read it
         OneVote(ledger),
@@ -76,9 +77,9 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         AcknowledgementsAreDurable(),
         CountedIsHeld(),
         SuspectsSaySo(),
-        ClearedIsWhole(ledger),
+        ClearedIsWhole(ledger, commits),
         StateMachineSafety(ledger),
-        CommitsAreDurable(ledger),
+        commits,
         CommittedInItsTerm(ledger),
         LogMatching(),
         StampsRise(),

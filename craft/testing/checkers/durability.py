@@ -161,18 +161,24 @@ class CommitsAreDurable(Checker):
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.needed: dict[tuple[GroupId, ServerId], Index] = {}
+        """The last entry that would not have been committed without this server."""
 
     def turned(self, server: SimServer) -> None:
         """Count the platters that hold what has just become known committed."""
         for fresh in self._ledger.fresh:
             holders = self._holders(server, fresh)
             r = server.engine.state.raft(fresh.group)
-            if not any(quorum.is_quorum(one, holders) for one in _in_force(r, fresh.entry.index)):
+            in_force = _in_force(r, fresh.entry.index)
+            for i in holders:
+                if not any(quorum.is_quorum(one, holders - {i}) for one in in_force):
+                    self.needed[fresh.group, i] = fresh.entry.index
+            if not any(quorum.is_quorum(one, holders) for one in in_force):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} takes entry {fresh.entry.index} of group {fresh.group} (term"
                     f" {fresh.entry.term}) for committed; it is on the platters of servers {sorted(holders)}"
-                    f" of {_in_force(r, fresh.entry.index)}",
+                    f" of {in_force}",
                 )
 
     def crashed(self, server: SimServer) -> None:

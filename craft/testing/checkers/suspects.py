@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import typing
 
+from craft import quorum
 from craft.messages import AppendAccepted, Frame, LeaderPersisted, ReadReport, RequestVoteResult
 from craft.testing.checkers.base import Checker, Violation
+from craft.testing.checkers.durability import CommitsAreDurable, in_snapshot
 from craft.testing.checkers.ledger import Ledger
-from craft.types import GroupId, ServerId, Write
+from craft.types import GroupId, Index, ServerId, Write
 
 if typing.TYPE_CHECKING:
+    from craft.testing.disk import SimulatedDisk
     from craft.testing.server import SimServer
 
 
@@ -57,12 +60,17 @@ def _vouches(message: object, suspects: set[GroupId]) -> GroupId | None:
 
 
 class ClearedIsWhole(Checker):
-    """Where a suspicion ends, the log holds again what it held when it was last trusted and is committed."""
+    """Where a suspicion ends, the log holds again what it held when it was last trusted and is committed.
+
+    At least that which would not have been committed without it. Of the rest what it had answered may have
+    reached nobody; but those who lack that and are trusted must not be able to decide anything.
+    """
 
     PROPERTY = "a suspect that is cleared has again what it vouched for"
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, commits: CommitsAreDurable) -> None:
         self._ledger = ledger
+        self._commits = commits
 
     def wrote(self, server: SimServer, write: Write) -> None:
         """By log matching the last such entry speaks for those before it."""
@@ -76,10 +84,21 @@ class ClearedIsWhole(Checker):
                 index -= 1
             if index <= before.start_index:
                 continue
-            term = committed[index - 1].term
-            if not server.disk.written.logs[group].holds(index, term):
+            needed = min(index, self._commits.needed.get((group, server.id), 0))
+            lacks_needed = needed > 0 and self._lacks(server.disk, group, needed)
+            lacking = {
+                i
+                for i, disk in server.world.disks.items()
+                if (i == server.id or group not in disk.vouched) and self._lacks(disk, group, index)
+            }
+            if lacks_needed or quorum.is_quorum(server.engine.state.raft(group).configuration, lacking):
                 raise Violation(
                     self.PROPERTY,
-                    f"server {server.id} is no longer suspect in group {group}, and its log does not hold the"
-                    f" committed entry {index} of term {term}, which it had answered for",
+                    f"server {server.id} is no longer suspect in group {group}, and of the committed entries"
+                    f" to {index}, which it had answered for, it lacks some, as do servers {sorted(lacking)}"
+                    f" (up to {needed} none was committed without it)",
                 )
+
+    def _lacks(self, disk: SimulatedDisk, group: GroupId, index: Index) -> bool:
+        term = self._ledger.committed[group][index - 1].term
+        return not disk.written.logs[group].holds(index, term) and not in_snapshot(disk, group, index)

@@ -15,9 +15,10 @@ import random
 
 from craft.testing.faults.base import Begin, End
 from craft.testing.faults.clocks import CLOCKS
-from craft.testing.faults.disks import DECAY, DISKS, LOSSES, RESERVE, TAILS
+from craft.testing.faults.disks import DECAY, DISKS, LOSSES, RESERVE
 from craft.testing.faults.links import FRAMES, LINKS
 from craft.testing.faults.servers import SERVERS
+from craft.testing.faults.tails import TAILS
 from craft.testing.plan import Fault
 from craft.testing.world import World
 from craft.types import ServerId

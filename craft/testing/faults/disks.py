@@ -64,7 +64,7 @@ def _may_suspect(world: World, i: ServerId) -> bool:
     return not world.lost or len(world.lost | _suspects(world) | {i}) <= _minority(world)
 
 
-def _may_lose_tail(world: World, i: ServerId) -> bool:
+def may_lose_tail(world: World, i: ServerId) -> bool:
     """May it also lose what was synced? What a majority had must be left on somebody.
 
     A disk counts until its server has been cleared: only then it has again what it lost.
@@ -100,22 +100,8 @@ def _torn_power(world: World, rng: random.Random, server: ServerId | None) -> No
         world.start_later(i, rng.randint(10, 500) * MS)
 
 
-def _lose_tail(world: World, rng: random.Random, server: ServerId | None) -> None:
-    """The end of a log is damaged, and some of it had been synced. Then its server may be down for long."""
-    i = victim(world, rng, server)
-    if i is not None and _may_lose_tail(world, i):
-        _damage_tail(world, rng, i, lose=True)
-
-
-def _lose_tails(world: World, rng: random.Random, _server: ServerId | None) -> None:
-    """A power cut of all: every log ends in a torn record. On few of them something synced is gone."""
-    if world.lost:
-        return
-    for i in rng.sample(sorted(world.ids), len(world.ids)):
-        _damage_tail(world, rng, i, lose=rng.random() < 0.7 and _may_lose_tail(world, i))
-
-
-def _damage_tail(world: World, rng: random.Random, i: ServerId, *, lose: bool) -> None:
+def damage_tail(world: World, rng: random.Random, i: ServerId, *, lose: bool) -> None:
+    """Power goes at a server, and its log ends in a torn record, or before what was synced."""
     if i not in world.servers:
         return  # its disk was judged by an earlier crash, or is not there
     if lose:
@@ -147,11 +133,6 @@ DISKS: dict[str, Begin] = {
 }
 RESERVE: dict[str, Begin] = {"nearly_full": _flag("nearly_full")}
 """Drawn behind all else, from a stream of its own."""
-
-TAILS: dict[str, Begin] = {
-    "lose_tail": _lose_tail,
-    "lose_tails": _lose_tails,
-}
 
 
 def _flip_snapshot(world: World, rng: random.Random, server: ServerId | None) -> None:

@@ -14,41 +14,43 @@ from craft.testing.world import World
 from craft.types import GroupId, ServerId
 
 
-def _cut(world: World, ways: Iterable[tuple[ServerId, ServerId]]) -> End:
-    cut = sorted(ways)
-    world.say("fault", "cut " + ", ".join(f"{a}>{b}" for a, b in cut))
-    for a, b in cut:
+def cut(world: World, ways: Iterable[tuple[ServerId, ServerId]]) -> End:
+    """Nothing goes these ways any more."""
+    gone = sorted(ways)
+    world.say("fault", "cut " + ", ".join(f"{a}>{b}" for a, b in gone))
+    for a, b in gone:
         world.cut(a, b)
 
     def end() -> None:
-        for a, b in cut:
+        for a, b in gone:
             world.mend(a, b)
 
     return end
 
 
-def _both(a: ServerId, b: ServerId) -> list[tuple[ServerId, ServerId]]:
+def both(a: ServerId, b: ServerId) -> list[tuple[ServerId, ServerId]]:
+    """There and back."""
     return [(a, b), (b, a)]
 
 
 def _cut_link(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
     if len(world.ids) < 2:
         return None
-    return _cut(world, _both(*rng.sample(world.ids, 2)))
+    return cut(world, both(*rng.sample(world.ids, 2)))
 
 
 def _cut_one_way(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
     if len(world.ids) < 2:
         return None
     a, b = rng.sample(world.ids, 2)
-    return _cut(world, [(a, b)])
+    return cut(world, [(a, b)])
 
 
 def _isolate(world: World, rng: random.Random, server: ServerId | None) -> End | None:
     i = victim(world, rng, server)
     if i is None:
         return None
-    return _cut(world, [way for j in world.ids if j != i for way in _both(i, j)])
+    return cut(world, [way for j in world.ids if j != i for way in both(i, j)])
 
 
 def _deafen(world: World, rng: random.Random, server: ServerId | None) -> End | None:
@@ -57,20 +59,20 @@ def _deafen(world: World, rng: random.Random, server: ServerId | None) -> End | 
     if i is None:
         return None
     outward = rng.random() < 0.5
-    return _cut(world, [(i, j) if outward else (j, i) for j in world.ids if j != i])
+    return cut(world, [(i, j) if outward else (j, i) for j in world.ids if j != i])
 
 
 def _halves(world: World, rng: random.Random, _server: ServerId | None) -> End:
     shuffled = rng.sample(world.ids, len(world.ids))
     size = rng.randint(1, max(1, len(shuffled) // 2))
-    return _cut(world, [way for a in shuffled[:size] for b in shuffled[size:] for way in _both(a, b)])
+    return cut(world, [way for a in shuffled[:size] for b in shuffled[size:] for way in both(a, b)])
 
 
 def _bridge(world: World, rng: random.Random, _server: ServerId | None) -> End:
     """Two halves that only one server still connects."""
     _, *rest = rng.sample(world.ids, len(world.ids))
     middle = len(rest) // 2
-    return _cut(world, [way for a in rest[:middle] for b in rest[middle:] for way in _both(a, b)])
+    return cut(world, [way for a in rest[:middle] for b in rest[middle:] for way in both(a, b)])
 
 
 def _ring(world: World, rng: random.Random, _server: ServerId | None) -> End:
@@ -78,9 +80,7 @@ def _ring(world: World, rng: random.Random, _server: ServerId | None) -> End:
     ring = rng.sample(world.ids, len(world.ids))
     near = max(1, len(ring) // 4)
     far = [step for step in range(1, len(ring)) if min(step, len(ring) - step) > near]
-    return _cut(
-        world, [(a, ring[(place + step) % len(ring)]) for place, a in enumerate(ring) for step in far]
-    )
+    return cut(world, [(a, ring[(place + step) % len(ring)]) for place, a in enumerate(ring) for step in far])
 
 
 def _strand(world: World, rng: random.Random, server: ServerId | None) -> End | None:
@@ -90,7 +90,7 @@ def _strand(world: World, rng: random.Random, server: ServerId | None) -> End | 
     if i is None or not others:
         return None
     kept = rng.choice(others)
-    mend = _cut(world, [way for j in others if j != kept for way in _both(i, j)])
+    mend = cut(world, [way for j in others if j != kept for way in both(i, j)])
     if rng.random() < 0.4:
         crash_later(world, rng.randint(0, 30) * MS, i, Crash.POWER)
         world.start_later(i, rng.randint(200, 3000) * MS)
@@ -152,8 +152,8 @@ class _Seesaw:
 
     def _part(self, these: Sequence[ServerId]) -> None:
         ids = self._world.ids
-        ways = [way for a in these for b in ids if b not in these for way in _both(a, b)]
-        self._ends.append(_cut(self._world, ways))
+        ways = [way for a in these for b in ids if b not in these for way in both(a, b)]
+        self._ends.append(cut(self._world, ways))
 
     def _mend(self) -> None:
         for one in self._ends:
@@ -222,7 +222,7 @@ def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | N
     """A link that goes up and down."""
     if len(world.ids) < 2:
         return None
-    ways = _both(*rng.sample(world.ids, 2))
+    ways = both(*rng.sample(world.ids, 2))
     period = rng.choice((20, 200, 700, 1500)) * MS
     ends: list[End] = []
     over = False
@@ -233,7 +233,7 @@ def _flap(world: World, rng: random.Random, _server: ServerId | None) -> End | N
         if ends:
             ends.pop()()
         else:
-            ends.append(_cut(world, ways))
+            ends.append(cut(world, ways))
         world.at(world.time + rng.randint(period // 2, period), flip)
 
     def end() -> None:
@@ -252,9 +252,9 @@ def _swizzle(world: World, rng: random.Random, _server: ServerId | None) -> End:
     ends: list[End] = []
     over = False
 
-    def cut(i: ServerId) -> None:
+    def cut_off(i: ServerId) -> None:
         if not over:
-            ends.append(_cut(world, [way for j in world.ids if j != i for way in _both(i, j)]))
+            ends.append(cut(world, [way for j in world.ids if j != i for way in both(i, j)]))
 
     def end() -> None:
         nonlocal over
@@ -267,7 +267,7 @@ def _swizzle(world: World, rng: random.Random, _server: ServerId | None) -> End:
                 world.at(world.time + step * rng.randint(10, 300) * MS, one)
 
     for step, i in enumerate(some):
-        world.at(world.time + step * rng.randint(10, 300) * MS, partial(cut, i))
+        world.at(world.time + step * rng.randint(10, 300) * MS, partial(cut_off, i))
     return end
 
 
@@ -285,7 +285,7 @@ def _slow_way(world: World, rng: random.Random, _server: ServerId | None) -> End
         return None
     a, b = rng.sample(world.ids, 2)
     extra = rng.choice((5, 50, 300, 900)) * MS
-    ways = [(a, b)] if rng.random() < 0.5 else _both(a, b)
+    ways = [(a, b)] if rng.random() < 0.5 else both(a, b)
     return _slow(world, ways, extra)
 
 
