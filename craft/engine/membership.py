@@ -70,7 +70,10 @@ def refresh(e: EngineState) -> None:
     e.was_member = e.was_member or e.is_member  # a snapshot may have told it
     _bind_own(e)
     e.unsettled = True
-    wanted = set(known(e).servers).union(*(raft.state.configuration.members for raft in e.replicas)) - {e.me}
+    heard_of = set(known(e).servers)
+    if e.roll.version == e.members.version:
+        heard_of |= e.roll.servers.keys()  # also who serves until then: of them we may have yet to learn
+    wanted = heard_of.union(*(raft.state.configuration.members for raft in e.replicas)) - {e.me}
     e.peers_due = True
     if wanted == e.peers.keys():
         return

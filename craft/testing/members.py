@@ -56,6 +56,7 @@ class Operator:
         self.born = {i: disk.disk_id for i, disk in world.disks.items()}  # the founders' first disks
         self._rolls: dict[str, Members] = {}  # by disk: what its server knew last of the members
         self._asked_at = 0
+        self._told_at: dict[ServerId, int] = {}
 
     # -- what servers need of it --------------------------------------------------------------------
 
@@ -215,11 +216,12 @@ class Operator:
             return True
         states = [server.engine.state for server in ready]
         newest = max(states, key=lambda e: e.members.version).members
-        self._tell_stranded(ready)
+        self._tell_stranded([one for one in ready if one.engine.state.members.version == newest.version])
         if (missing := self._missing(newest)) and world.time >= self._asked_at + RETRY_NS:
             self._asked_at = world.time
             self._ask(ready[world.time // RETRY_NS % len(ready)], missing)
-        asked = any(isinstance(one.token, Asked) for e in states for one in e.pending.values())
+        wanted = [e for e in states if e.me in newest.servers]  # others may never hear what became of it
+        asked = any(isinstance(one.token, Asked) for e in wanted for one in e.pending.values())
         if missing or asked or max(e.reached_version for e in states) < newest.version:
             return True
         for i in [i for i in world.ids if i not in newest.servers]:
@@ -230,7 +232,9 @@ class Operator:
         """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
         world, serving = self._world, {one.id for one in ready}
         for i, server in sorted(world.servers.items()):
-            if i not in serving and not serving & server.engine.state.peers.keys():
+            alone = i not in serving and not serving & server.engine.state.peers.keys()
+            if alone and world.time >= self._told_at.get(i, 0) + RETRY_NS:
+                self._told_at[i] = world.time
                 mark("stranded server told of the members")
                 asked = max(ready, key=lambda one: one.engine.state.members.version)
                 self._rolls[server.disk.disk_id] = membership.told(asked.engine.state)
