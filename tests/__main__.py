@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TREES = tuple(name for name in ("craft", "tests", "examples", "bench") if any((ROOT / name).rglob("*.py")))
 
-WORKERS = "3"
-"""On two cores: one of the three has the tests with real processes, and mostly waits for them."""
+WORKERS = "2"
+"""The product is tuned on two cores, and system tests need one of them."""
 
 SECONDS_MAX = 660
 """The whole run; beyond it pytest is ended, whatever hangs. A hanging test ends its worker long before."""
