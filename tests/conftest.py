@@ -17,6 +17,11 @@ from hypothesis import settings
 settings.register_profile("craft", deadline=None, print_blob=True)
 settings.load_profile("craft")
 
+# A shell starts what it runs in the background with SIGINT ignored, and whatever that starts inherits it: the
+# commands under test would not end by Ctrl-C, nor a test that hangs by its alarm.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TEST_SECONDS_MAX = 120
 """One test, or its fixtures. Far above any: what takes longer hangs, and fails where it hangs."""
 
