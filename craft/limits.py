@@ -114,6 +114,7 @@ class EngineLimits:
 
     snapshot_stall_ms: int = 30_000
     """A transfer without progress for this long is given up; what has arrived is kept, to go on with it."""
+
     leader_hold_ms: int = 600_000
     """A group that an operator puts somewhere, and a server that is drained, stays so unless told how long:
     time to look at a machine, and not for ever where it is forgotten."""

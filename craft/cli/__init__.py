@@ -24,7 +24,6 @@ from craft.cli import (
     members,
     recover,
     serve,
-    simulate,
     snapshot,
     status,
     transfer,
@@ -49,7 +48,8 @@ Begin with:  craft demo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Usage errors and `--help` raise SystemExit."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser(given).parse_args(given)
     level = options.log_level or options.log_level_default
     logging.basicConfig(
         stream=sys.stderr,
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line, as far as these arguments need it; without any the whole."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--log-level",
@@ -86,13 +86,16 @@ def parser() -> argparse.ArgumentParser:
         backup,
         recover,
         demo,
-        simulate,
         verify,
         trust,
         snapshot,
         transfer,
     ):
         command.add_to(commands, common)
+    if not arguments or arguments[0] not in commands.choices:
+        from craft.cli import simulate  # noqa: PLC0415  # a quarter of what it takes to import everything
+
+        simulate.add_to(commands, common)
     return top
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     return line
+
+
+def test_the_simulator_is_imported_by_those_who_simulate() -> None:
+    """It would make every other command a quarter slower."""
+    probe = "import sys, craft.cli as cli; cli.parser(['status']); print('craft.testing' in sys.modules)"
+    done = subprocess.run((sys.executable, "-c", probe), capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
