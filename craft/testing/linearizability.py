@@ -18,12 +18,12 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from craft.testing.history import Operation
 from craft.testing.model import UNKNOWN_RESULT, Key, Model, State
-from craft.testing.orders import Call, Part, Search, Verdict, split
+from craft.testing.orders import NOWHERE, Call, Part, Search, Verdict, split
 
 __all__ = ["UNKNOWN_RESULT", "Explanation", "Key", "Model", "Result", "State", "Verdict", "check"]
 
@@ -73,14 +73,23 @@ class Result:
         return self.gave_up or f"{self.verdict.value}: {self.parts} parts, {self.states} states"
 
 
-def check(operations: Iterable[Operation], model: Model, *, states_max: int = STATES_MAX) -> Result:
-    """Check a history. `states_max` bounds each search: of a part, and for its explanation."""
+def check(
+    operations: Iterable[Operation],
+    model: Model,
+    *,
+    states_max: int = STATES_MAX,
+    places: Mapping[int, int] = NOWHERE,
+) -> Result:
+    """Check a history. `states_max` bounds each search: of a part, and for its explanation.
+
+    `places` of operations, by number, in an order that is worth trying first; no verdict depends on it.
+    """
     if states_max < 1:
         raise ValueError(f"states_max is {states_max}; allowed: at least 1")
     states, violated, gave_up = 0, list[Part](), ""
     parts = split(operations, model)
     for part in parts:
-        search = Search(part, model, states_max)
+        search = Search(part, model, states_max, places)
         verdict = search.run()
         states += search.states
         if verdict is Verdict.GAVE_UP:

@@ -18,15 +18,18 @@ What keeps the search short, each without loss
 - A read that fits is taken at once, without alternatives: in any order that has it later it can be moved to
   here, for it changes nothing. (Not so a write that happens to change nothing here: later it might.)
 - Unknown writes are tried last, and only where they change the state.
+- Who knows where operations took effect may say so (`places`): they are tried in that order. It is a guess
+  like any other, so a wrong one costs time and no more.
 - Of unknown writes with the same requests the one invoked first goes first: the two could be exchanged.
 - What failed in a state fails there with fewer unknown writes left, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
+from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 from craft.testing.history import Operation, Outcome
@@ -145,11 +148,15 @@ class _Frame(NamedTuple):
 
 _START = -1
 
+NOWHERE: Mapping[int, int] = {}
+
 
 class Search:
     """One search of one part. `run` once; `best` is then the longest order found."""
 
-    def __init__(self, part: Part, model: Model, states_max: int) -> None:
+    def __init__(
+        self, part: Part, model: Model, states_max: int, places: Mapping[int, int] = NOWHERE
+    ) -> None:
         self.calls = part.calls
         self.states = 0
         """How many pairs (placed operations, state) were visited."""
@@ -160,7 +167,11 @@ class Search:
         self._states_max = states_max
         self._initial: States = tuple(model.initial(key) for key in part.keys)
         self._seen: dict[tuple[int, States], list[int]] = {}
-        self._wanted = sum(call.answered for call in part.calls)
+        self._advanced: dict[tuple[States, int], States | None] = {}
+        self._answered = [call.answered for call in part.calls]
+        self._is_read = [call.is_read for call in part.calls]
+        self._rank = [places.get(call.operation.number, inf) for call in part.calls]
+        self._wanted = sum(self._answered)
         self._list_events()
         self._list_unknown()
 
@@ -183,7 +194,7 @@ class Search:
             else:
                 self._invoked_at[number] = place
                 self._invoker[place] = number
-            if self.calls[number].answered:
+            if self._answered[number]:
                 listed.append(place)
         self._after, self._before = [0] * (len(events) + 1), [0] * (len(events) + 1)
         for before, after in pairwise([*listed, 0]):  # a ring; place 0 is both its ends
@@ -191,7 +202,7 @@ class Search:
 
     def _list_unknown(self) -> None:
         """Unknown writes by invocation, each with the bit of its last twin that goes first."""
-        unknown = (number for number, call in enumerate(self.calls) if not call.answered)
+        unknown = (number for number, answered in enumerate(self._answered) if not answered)
         self._unknown = sorted(unknown, key=self._invoked_at.__getitem__)
         self._twin: dict[int, int] = {}
         last: dict[object, int] = {}
@@ -223,13 +234,16 @@ class Search:
     def _enter(self, frame: _Frame, number: int, states: States) -> _Frame | None:
         """Place a call, unless what follows is known to fail."""
         placed, used, depth = frame.placed, frame.used, frame.depth
-        if self.calls[number].answered:
+        if self._answered[number]:
             placed, depth = placed | 1 << number, depth + 1
         else:
             used |= 1 << number
-        failed = self._seen.setdefault((placed, states), [])
-        if self.states >= self._states_max or any(fewer & ~used == 0 for fewer in failed):
+        if self.states >= self._states_max:
             return None
+        failed, unused = self._seen.setdefault((placed, states), []), ~used
+        for fewer in failed:
+            if not fewer & unused:
+                return None
         failed.append(used)
         self.states += 1
         self._take_out(number)
@@ -237,28 +251,35 @@ class Search:
 
     def _options(self, used: int, states: States) -> Iterator[tuple[int, States]]:
         """What may come next: whatever was invoked before the first return that is not placed."""
-        fitting = []
+        coming = []
         place = self._after[0]
         while (number := self._invoker[place]) != _START:
             after = self.advance(states, number)
-            if after is not None and self.calls[number].is_read:
+            if after is not None and self._is_read[number]:
                 yield number, after
                 return
             if after is not None:
-                fitting.append((number, after))
+                coming.append(number)
             place = self._after[place]
-        yield from fitting
         for number in self._unknown:
             if self._invoked_at[number] > place:
-                return
-            if used >> number & 1 or self._twin[number] & ~used:
-                continue
+                break
+            if not (used >> number & 1 or self._twin[number] & ~used):
+                coming.append(number)
+        coming.sort(key=self._rank.__getitem__)
+        for number in coming:
             after = self.advance(states, number)
-            if after is not None and after != states:
+            if after is not None and (self._answered[number] or after != states):
                 yield number, after
 
     def advance(self, states: States, number: int) -> States | None:
-        """The states after a whole operation, or None where a result of it cannot be."""
+        """The states after a whole operation, or None where a result of it cannot be; worked out once."""
+        asked = states, number
+        if asked not in self._advanced:
+            self._advanced[asked] = self._advance(states, number)
+        return self._advanced[asked]
+
+    def _advance(self, states: States, number: int) -> States | None:
         changed = list(states)
         for place, request, result in self.calls[number].steps:
             after = self._step(changed[place], request, result)
@@ -268,14 +289,14 @@ class Search:
         return tuple(changed)
 
     def _take_out(self, number: int) -> None:
-        if self.calls[number].answered:
+        if self._answered[number]:
             for place in (self._invoked_at[number], self._returned_at[number]):
                 before, after = self._before[place], self._after[place]
                 self._after[before], self._before[after] = after, before
 
     def _put_back(self, number: int) -> None:
         """Undo the last taking out: its neighbours find it again where it was (Knuth's dancing links)."""
-        if number != _START and self.calls[number].answered:
+        if number != _START and self._answered[number]:
             for place in (self._returned_at[number], self._invoked_at[number]):
                 self._after[self._before[place]] = self._before[self._after[place]] = place
 

@@ -109,6 +109,7 @@ class Plan:
     remote: RemoteClients | None = None  # clients with sessions of their own
     snapshots: SnapshotPlan | None = None  # snapshots are taken, and logs compacted; None: never
     duration: int = 5 * SECOND  # of the fault phase
+    turns_max: int | None = None  # it ends earlier where all servers together have taken so many
     faults: tuple[Fault, ...] = ()
     changes: tuple[MemberChange, ...] = ()  # of the members; none: they stay as they are
 

@@ -118,9 +118,12 @@ class Run:
                 self._arm(fault)
         self.clients.start()
         world.operator.start()
-        world.run(self.plan.duration)
+        world.run_while(self._goes_on, until=self.plan.duration)
         self._liveness()
         self._agreement()
+
+    def _goes_on(self) -> bool:
+        return self.plan.turns_max is None or self.world.turns < self.plan.turns_max
 
     # -- faults -----------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class Run:
             self.world.at(fault.at, partial(self._begin, fault, None))
 
     def _begin(self, fault: Fault, server: ServerId | None) -> None:
-        if self.world.time >= self.plan.duration:
+        if self.world.calm or self.world.time >= self.plan.duration:
             return
         self._ends[fault.number] = faults.begin(self.world, fault, server)
         self.world.at(self.world.time + fault.duration, partial(self._end, fault))

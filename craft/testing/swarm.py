@@ -113,6 +113,10 @@ BUSY = (2 * MS, 10 * MS)
 """Between the operations of clients in a busy seed: with less, one seed in twenty took half of the time."""
 
 
+TURNS_MAX = 15_000
+"""Of one seed's fault phase, all servers together: one in twenty-five would take as long as all others."""
+
+
 def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None = None) -> Plan:
     """The plan of a seed. `only` names the kinds of fault that are allowed; `workload` fixes the workload."""
     plan = _draw(seed, only, workload)
@@ -121,7 +125,8 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _members(random.Random(f"{seed} members"), plan)
     plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
     plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
-    return with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
+    plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
+    return replace(plan, turns_max=TURNS_MAX)
 
 
 def _members(rng: random.Random, plan: Plan) -> Plan:

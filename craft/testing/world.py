@@ -90,6 +90,7 @@ class World:
         self.refused: dict[ServerId, str] = {}  # servers that refused to start, and why
         self.wiped: set[ServerId] = set()
         self.calm = False  # the fault phase is over
+        self.turns = 0  # of all servers
         self.lost: set[ServerId] = set()  # servers whose disks are gone for good
         self._serial = 0
         self._heap: list[tuple[int, int, Event]] = []
@@ -177,6 +178,7 @@ class World:
         if server.turn_at != when or server.paused or self.servers.get(server.id) is not server:
             return
         server.turn_at = None
+        self.turns += 1
         instant, turns = server.turns_now
         server.turns_now = (self.time, turns + 1 if instant == self.time else 1)
         if turns > TURNS_AT_ONCE_MAX and instant == self.time:

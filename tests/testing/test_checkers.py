@@ -57,7 +57,7 @@ from craft.testing.server import SimServer
 from craft.testing.swarm import draw
 from craft.types import Append, Entry, EntryKind, HardState, Write, make_entry
 
-PLAN = Plan(seed=1, groups=2, duration=400 * MS, think=(5 * MS, 20 * MS))
+PLAN = Plan(seed=1, groups=2, duration=200 * MS, think=(5 * MS, 20 * MS))
 
 C = TypeVar("C", bound=Checker)
 
@@ -702,7 +702,7 @@ def test_a_search_that_gave_up_is_no_verdict(story: Story) -> None:
     """It says why, and the run goes on."""
     model = story.run.workload.model
     assert model is not None
-    checker = Linearizable(model, states_max=1)
+    checker = Linearizable(model, Ledger(), states_max=1)
     checker.ended(story.world)
     assert "states_max = 1" in checker.gave_up
 

@@ -77,6 +77,16 @@ def test_every_moment_comes() -> None:
     assert result.faults["pause"] == len(MOMENTS)
 
 
+def test_a_fault_phase_ends_when_enough_turns_were_taken() -> None:
+    """What costs more than its share ends early, and everything outstanding completes all the same."""
+    plan = Plan(3, duration=3 * SECOND, faults=(Fault(1, "pause", 2 * SECOND, 50 * MS, 9),))
+    whole, short = run.run(plan), run.run(dataclasses.replace(plan, turns_max=2000))
+    assert (whole.faults["pause"], short.faults["pause"]) == (1, 0)
+    assert short.virtual_ns < whole.virtual_ns
+    assert short.violation is None
+    assert short.operations == short.answered
+
+
 def test_the_same_plan_gives_the_same_trace() -> None:
     """Kept or not, and whatever ran before in this process."""
     plan = dataclasses.replace(swarm.draw(8), duration=SECOND)

@@ -106,5 +106,5 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
     if machine is not None:
         checkers.append(Replay(ledger, machine))
     if model is not None:
-        checkers.append(Linearizable(model))
+        checkers.append(Linearizable(model, ledger))
     return checkers

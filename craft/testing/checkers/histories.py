@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from craft.applying import unpack
@@ -28,25 +29,54 @@ RUN_STATES_MAX = 5_000
 class Linearizable(Checker):
     """Writes, reads from any server and unknown outcomes fit one order, each within its interval.
 
-    Judged by a model and by what clients saw, nothing else.
+    Judged by a model and by what clients saw, nothing else; that the merged log's order is tried first makes
+    the search short.
     """
 
     PROPERTY = "linearizability"
 
-    def __init__(self, model: Model, *, states_max: int = RUN_STATES_MAX) -> None:
+    def __init__(self, model: Model, ledger: Ledger, *, states_max: int = RUN_STATES_MAX) -> None:
         self._model = model
+        self._ledger = ledger
         self._states_max = states_max
         self.gave_up = ""
         """Why the search gave up, where it did: that is no verdict."""
 
     def ended(self, world: World) -> None:
         """Search for an order."""
-        result = check(world.history, self._model, states_max=self._states_max)
+        places = self._places(world.history)
+        result = check(world.history, self._model, states_max=self._states_max, places=places)
         if result.verdict is Verdict.VIOLATED:
             raise Violation(self.PROPERTY, str(result))
         self.gave_up = result.gave_up
         if self.gave_up:
             mark("history too wide to be judged")
+
+    def _places(self, history: Iterable[Operation]) -> dict[int, int]:
+        """In which order operations probably took effect: of those that look alike the first is taken for the
+        first.
+        """
+        merged = [
+            (one.position, tuple(unpack(request.body)))
+            for one in self._ledger.merged
+            for request in one.requests
+        ]
+        at: dict[object, deque[int]] = {}
+        for number, (position, commands) in enumerate(merged):
+            at.setdefault((position, commands), deque()).append(number)
+        writes = [one for one in history if one.kind == "write"]
+        places = {
+            one.number: at[one.position, one.requests].popleft()
+            for one in writes
+            if at.get((one.position, one.requests))
+        }
+        left: dict[object, deque[int]] = {}
+        for number in sorted(number for numbers in at.values() for number in numbers):
+            left.setdefault(merged[number][1], deque()).append(number)
+        for one in writes:
+            if one.position is None and left.get(one.requests):
+                places[one.number] = left[one.requests].popleft()
+        return places
 
 
 class Replay(Checker):
