@@ -29,12 +29,15 @@ PYTEST = ("pytest", "-q", "-n", WORKERS, "--dist", "worksteal")
 
 
 def run(command: tuple[str, ...], **environment: str) -> int:
-    """Run a module of this interpreter in the checkout; return its exit code, 124 beyond the time."""
+    """Run a module of this interpreter in the checkout; return its exit code, 124 beyond the time.
+
+    Its bytecode is kept, whatever the environment says: system tests start hundreds of processes.
+    """
     try:
         finished = subprocess.run(
             (sys.executable, "-m", *command),
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
             timeout=SECONDS_MAX,
             check=False,
         )

@@ -12,7 +12,7 @@ from craft.testing.parallel import HASH_SEEDS, Recipe, Summary, Sweep, attempt, 
 
 SEEDS_EACH = 20
 FIRSTS = range(1, 101, SEEDS_EACH)
-TWICE = range(101, 104)
+TWICE = range(106, 111)
 
 
 def repeat(seed: int) -> str:
