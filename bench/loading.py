@@ -150,6 +150,7 @@ async def agree(
 
 async def _same_position(cluster: Cluster) -> list[Any]:
     with trio.move_on_after(AGREE_WITHIN_S):
+        await cluster.ask_all("see", patience_s=AGREE_WITHIN_S)
         while True:
             states = await cluster.ask_all("positions")
             places = {

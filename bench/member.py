@@ -110,6 +110,11 @@ class Member:
         await load.stop()
         return {"answered": load.answered, "overloaded": load.overloaded}
 
+    async def see(self) -> Reply:
+        """Wait until all that was answered anywhere is applied here, at whatever level it was answered."""
+        await self._server.read(lambda table: None)
+        return {}
+
     async def positions(self) -> Reply:
         """How far this server is, and the digest of its merged log there."""
         status = self._server.status()
