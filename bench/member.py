@@ -112,7 +112,7 @@ class Member:
 
     async def see(self) -> Reply:
         """Wait until all that was answered anywhere is applied here, at whatever level it was answered."""
-        await self._server.read(lambda table: None)
+        await self._server.read(lambda _: None)
         return {}
 
     async def positions(self) -> Reply:
