@@ -247,11 +247,16 @@ class Operator:
         for i, member in newest.servers.items():
             if i not in world.ids:
                 changes.append(Remove(i))
-            elif member.disk not in ("", world.disks[i].disk_id):
+            elif member.disk not in ("", world.disks[i].disk_id) or (not member.disk and self._refused(i)):
                 changes.append(Add(i, self.address(i), world.disks[i].disk_id))
         if all(i not in world.ids for i in newest.servers):  # somebody must stay
             changes += [Add(i, self.address(i), world.disks[i].disk_id) for i in world.ids]
         return changes
+
+    def _refused(self, i: ServerId) -> bool:
+        """Does somebody know another disk under this id, and says that its disk must be named?"""
+        disk = self._world.disks[i].disk_id
+        return any(one.disk.peer_disks.get(i, disk) != disk for one in self._world.servers.values())
 
 
 # -- kinds of change --------------------------------------------------------------------------------
