@@ -170,11 +170,15 @@ class Operator:
         world = self._world
         if i in world.ids:
             return world.disks[i].disk_id
-        world.prepare(i)
-        if any(i in one.disk.peer_disks for one in world.servers.values()):
+        if self.used(i):
             world.wiped.add(i)
+        world.prepare(i)
         self._introduce(i)
         return world.disks[i].disk_id
+
+    def used(self, i: ServerId) -> bool:
+        """Is it a new machine under an id that some disk remembers?"""
+        return i not in self._world.ids and any(i in disk.peer_disks for disk in self._world.disks.values())
 
     def wipe(self, i: ServerId) -> str:
         """A server loses its disk and comes back on an empty one. Returns that one's id."""
@@ -268,9 +272,11 @@ def _spare(operator: Operator, rng: random.Random, members: dict[ServerId, None]
 
 
 def _add(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """Without the name of its disk, mostly, unless another disk was here under that id."""
     i = _spare(operator, rng, members)
+    used = operator.used(i)
     disk = operator.new_machine(i)
-    return [Add(i, operator.address(i), disk if rng.random() < 0.3 else "")]
+    return [Add(i, operator.address(i), disk if rng.random() < 0.3 or used else "")]
 
 
 def _add_dead(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
