@@ -37,6 +37,7 @@ from craft.errors import (
     CraftError,
     DamagedStorage,
     FatalError,
+    ForeignState,
     NotLeader,
     NotReady,
     Overloaded,
@@ -59,7 +60,7 @@ from craft.limits import ClientLimits, EngineLimits, RemoteLimits, TailLimits, T
 from craft.membership import Add, Move, Remove
 from craft.remote import Client, connect
 from craft.server import Committed, Server, Stale, open_server
-from craft.state_machine import Batch, Queryable, Snapshots, StateMachine
+from craft.state_machine import Batch, Durable, LastApplied, Queryable, Snapshots, StateMachine
 from craft.tailing import TailEntry
 from craft.transport.memory import MemoryNetwork
 
@@ -84,8 +85,11 @@ __all__ = [
     "ConfigError",
     "CraftError",
     "DamagedStorage",
+    "Durable",
     "EngineLimits",
     "FatalError",
+    "ForeignState",
+    "LastApplied",
     "ManualClock",
     "MemoryNetwork",
     "Move",

@@ -8,8 +8,11 @@ Invariants
   advances.
 - What a request's body holds is judged alike on every server: a body that is no array of bytes has no
   commands.
+- What a durable state machine has in its data is not given to it again; that these are the same commands
+  is checked where its data end.
 - What a remote client's request was answered is kept, for its repetitions, until the client has it: the same
-  on every server, and a plain value, so that it can be part of a snapshot.
+  on every server, and a plain value, so that it can be part of a snapshot. (But for requests that a durable
+  state machine has executed before a restart: what it answered then is not known any more.)
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from typing import Any, NamedTuple
 import msgpack
 
 from craft.client_sessions import ClientResults
-from craft.errors import ApplyFailed, Overloaded, Rejected, SessionEnded, Unknown
+from craft.errors import ApplyFailed, ForeignState, Overloaded, Rejected, SessionEnded, Unknown
 from craft.limits import CLIENT_SESSIONS_MAX, CLIENT_WINDOW_REQUESTS_MAX
 from craft.ready import Judged, Merged, Verdict
-from craft.state_machine import Batch, StateMachine
+from craft.state_machine import Batch, LastApplied, StateMachine
 from craft.types import Position, Timestamp
 from craft.wire.plain import plain
 
@@ -77,12 +80,19 @@ class Applier:
         self.commands_total = 0
         self.entries_total = 0
         self.client_results = ClientResults()
+        self.ahead = LastApplied()
+        """What the machine has applied already, where that is beyond what it was given since the start."""
 
     def run(self, entries: list[Merged]) -> list[Answer]:
         """Apply merged entries; returns the calls of this server that are answered by it."""
         answers: list[Answer] = []
         for merged in entries:
-            shares = self._apply(merged, answers) if merged.requests else []
+            shares: list[Results] | None = []
+            if merged.position <= self.ahead.position:
+                self._pass_over(merged)
+                shares = None
+            elif merged.requests:
+                shares = self._apply(merged, answers)
             answers += [(told.token, told) for told in merged.members if told.token is not None]
             if merged.clients:
                 self._tell(merged, shares, answers)
@@ -107,13 +117,28 @@ class Applier:
             start += len(part)
         return shares
 
-    def _tell(self, merged: Merged, shares: list[Results], answers: list[Answer]) -> None:
+    def _pass_over(self, merged: Merged) -> None:
+        """The machine's own data have it. Nobody who asked for it is here any more."""
+        position, timestamp = self.ahead
+        ours = any(request.token is not None for request in merged.requests)
+        if ours or (merged.position == position and (merged.timestamp != timestamp or not merged.requests)):
+            raise ForeignState(
+                f"the state machine says that its last batch was at position {position}, stamped {timestamp};"
+                f" the merged log has {'a new command' if ours else 'another'} at position {merged.position},"
+                f" stamped {merged.timestamp}: its data are of another cluster, or of commands that this one"
+                " has lost. Put them aside, and start the server with none"
+            )
+
+    def _tell(self, merged: Merged, shares: list[Results] | None, answers: list[Answer]) -> None:
         """Keep what clients' requests came to, in their order, and answer those of this server."""
         for judged in merged.clients:
             told = Told(judged.verdict, judged.opened, merged.position, merged.timestamp)
             if judged.verdict in {Verdict.EXECUTED, Verdict.REPEATED}:
                 self.client_results.prune(judged.session, judged.answered_below)
-            if judged.verdict is Verdict.EXECUTED:
+            if judged.verdict is Verdict.EXECUTED and shares is None:
+                told = told._replace(known=False)
+            elif judged.verdict is Verdict.EXECUTED:
+                assert shares is not None
                 told = told._replace(results=shares[judged.part])
                 self.client_results.keep(judged.session, judged.request, _packed(shares[judged.part]))
             elif judged.verdict is Verdict.REPEATED:

@@ -179,6 +179,13 @@ class RestoreFailed(FatalError):
     """The user's `restore` raised. Nothing was applied to what it left."""
 
 
+class ForeignState(FatalError):
+    """A durable state machine's data do not belong to this cluster's merged log, or to another course of it.
+
+    Nothing was applied to them, nor will be: they have to be put aside.
+    """
+
+
 class SessionTaken(FatalError):
     """Another process runs under this server's id, with a higher session counter or another nonce."""
 

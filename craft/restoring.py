@@ -12,7 +12,7 @@ Reference: PROTOCOL 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,11 +20,11 @@ import msgpack
 
 from craft.applying import Applier
 from craft.client_sessions import ClientResults
-from craft.errors import DamagedSnapshot, RestoreFailed
+from craft.errors import DamagedSnapshot, ForeignState, RestoreFailed
 from craft.ready import Capture
 from craft.snapshots import PART_BYTES_MAX
-from craft.state_machine import Snapshots
-from craft.types import Head, SnapshotKind, SnapshotPart
+from craft.state_machine import LastApplied, Snapshots
+from craft.types import Head, SnapshotInfo, SnapshotKind, SnapshotPart
 
 RESULTS_A_PART = 1024
 """Results of clients' requests in one part."""
@@ -80,6 +80,27 @@ def restore(parts: Iterable[SnapshotPart], applier: Applier) -> None:
         raise
     except Exception as error:
         raise RestoreFailed(f"restore raised: {error!r}") from error
+    applier.client_results = results
+    applier.ahead = LastApplied()
+
+
+def begin(info: SnapshotInfo, parts: Callable[[], Iterable[SnapshotPart]], applier: Applier) -> None:
+    """Bring the state machine to a snapshot at a start, or leave its own data be where they go further.
+
+    Raises as `restore` does; ForeignState where both are at one position, of two histories.
+    """
+    head, own = info.head, applier.ahead
+    if own.position < head.position:
+        restore(parts(), applier)
+        return
+    if own.position == head.position and own.timestamp != head.timestamp:
+        raise ForeignState(
+            f"the state machine says that its last batch was at position {own.position}, stamped"
+            f" {own.timestamp}; the snapshot there is stamped {head.timestamp}: its data are of another"
+            " cluster, or of commands that this one has lost. Put them aside, and start the server with none"
+        )
+    results = applier.client_results.emptied()
+    next(_chunks(parts(), results), None)  # they stand before the machine's first piece
     applier.client_results = results
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from craft.types import Position, Timestamp
 
@@ -65,6 +65,27 @@ class Queryable(Protocol):
 
     def query(self, query: bytes) -> Any:
         """Answer from the state as it stands, changing nothing. The answer must be what msgpack can pack."""
+
+
+class LastApplied(NamedTuple):
+    """How far a state machine's own data go: the last batch in them. 0, 0: there is none."""
+
+    position: Position = 0
+    timestamp: Timestamp = 0
+
+
+@runtime_checkable
+class Durable(Protocol):
+    """A state machine that keeps its data by itself: a restart gives it only what they lack.
+
+    It writes each batch's position and timestamp in one atomic write with what the batch changed. That write
+    need not be synced: what a power cut takes of it is given again, from the log or from a snapshot. Both are
+    part of its snapshots, too; and a `restore` that is cut short must leave data whose `last_applied` is
+    0, 0.
+    """
+
+    def last_applied(self) -> LastApplied:
+        """Of the data as they are now. Asked once, at the start, before anything else."""
 
 
 @runtime_checkable

@@ -265,13 +265,15 @@ class SnapshotPart(NamedTuple):
 class StoredSnapshots(NamedTuple):
     """What a start finds of snapshots.
 
-    `newest` is the last of `kept`, with the engine's parts in it: the state machine has been restored to it.
+    `newest` is the last of `kept`, with the engine's parts in it: the state machine has been restored to it,
+    or has data of its own that go further, to position `ahead`.
     `partial` is one that an earlier run had begun to take from a peer, and its size in bytes.
     """
 
     kept: tuple[SnapshotInfo, ...] = ()  # the oldest first
     newest: tuple[SnapshotInfo, tuple[SnapshotPart, ...]] | None = None
     partial: tuple[SnapshotId, int] | None = None
+    ahead: Position = 0
 
 
 NO_SNAPSHOTS = StoredSnapshots()

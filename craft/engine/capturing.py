@@ -74,6 +74,12 @@ def cut(e: EngineState, group: GroupId) -> Cut:
     return Cut(place, timestamp, configuration, at)
 
 
+def readable(e: EngineState) -> bool:
+    """Is the state machine's state that of the position applied here? Else nobody may read or capture it."""
+    s = e.snapshots
+    return not s.restoring and not s.unfounded and s.ahead <= e.applied_position
+
+
 # -- taking one ------------------------------------------------------------------------------------
 
 
@@ -92,7 +98,7 @@ def turn(e: EngineState, out: Ready) -> None:
 
 def _due(e: EngineState) -> bool:
     s = e.snapshots
-    if not s.supported or s.capturing or s.restoring or s.unfounded or not e.applied_position:
+    if not s.supported or s.capturing or not readable(e) or not e.applied_position:
         return False
     if s.asked:
         return True

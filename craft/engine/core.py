@@ -159,6 +159,7 @@ class Engine:
         for raft in e.replicas:
             raft.state.incarnation = incarnation
             leading.note_appended(e, raft.state)
+        e.snapshots.ahead = stored.ahead
         installing.found(e, stored.newest)
         membership.refresh(e)
         e.reads.add(reading.SessionRead())

@@ -61,7 +61,7 @@ def turn(e: EngineState, out: Ready) -> None:
     out.settled += install(e, info.head, parts if anew else None)
     s.compaction_due = True
     if anew:
-        s.restoring, out.restore = True, info
+        s.restoring, s.ahead, out.restore = True, 0, info
     for peer in e.peers.values():  # whoever waits to send us entries may go on
         peer.out.append(SnapshotInstalled(e.applied_position))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from craft.engine import proposing
+from craft.engine import capturing, proposing
 from craft.engine.state import MS, EngineState, Peer
 from craft.messages import GroupReport, ReadQuery, ReadReport
 from craft.raft import replication
@@ -84,18 +84,24 @@ def discard(e: EngineState, token: Any) -> None:
 
 def serve(e: EngineState, out: Ready) -> None:
     """Hand out the reads whose targets have been reached and applied."""
-    if e.snapshots.restoring or e.snapshots.unfounded:
+    s = e.snapshots
+    if s.restoring or s.unfounded:
         return
-    while e.session_reads and e.session_reads[0][0] <= e.applied_position:
+    readable = capturing.readable(e)
+    while readable and e.session_reads and e.session_reads[0][0] <= e.applied_position:
         out.reads.append(heapq.heappop(e.session_reads)[2])
     if not e.reads.completed:
         return
     still = []
     for waiting in e.reads.completed:
-        if _reached(e, waiting):
-            out.reads += [token for token in waiting.tokens if not isinstance(token, SessionRead)]
-            if any(isinstance(token, SessionRead) for token in waiting.tokens):
-                proposing.begin_session(e)
+        if not _reached(e, waiting):
+            still.append(waiting)
+            continue
+        if any(isinstance(token, SessionRead) for token in waiting.tokens):
+            proposing.begin_session(e)  # it asks what is merged, whatever the state machine is at
+            waiting.tokens = [token for token in waiting.tokens if not isinstance(token, SessionRead)]
+        if readable:
+            out.reads += waiting.tokens
         else:
             still.append(waiting)
     e.reads.completed = still

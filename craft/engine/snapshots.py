@@ -27,8 +27,11 @@ class SnapshotCalls:
 
     @property
     def restoring(self) -> bool:
-        """Is the state machine's state about to be replaced, or not there at all? Then nobody may read it."""
-        return self._state.snapshots.restoring or self._state.snapshots.unfounded
+        """Is the state machine's state about to be replaced, not there at all, or ahead of what is merged?
+
+        Then nobody may read it.
+        """
+        return not capturing.readable(self._state)
 
     def take(self) -> None:
         """One is wanted as soon as possible: `Ready.capture`."""

@@ -232,6 +232,7 @@ class Snapshots:
     receive: list[Receive] = field(default_factory=list)
     received: tuple[SnapshotInfo, tuple[SnapshotPart, ...]] | None = None  # to be installed
     restoring: bool = False
+    ahead: Position = 0  # the state machine's own data go so far, which may be beyond what is applied
     installed: int = 0  # of others' snapshots, since the start
 
     def __post_init__(self) -> None:

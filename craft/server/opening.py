@@ -45,10 +45,11 @@ async def open_server(
     disk, a port, the state machine), the block is cancelled and the error raised here. `clock`, `storage` and
     `transport` replace what the configuration names (they are closed here).
 
-    A state machine that is a `Snapshots` is restored first, in a thread, where there is a snapshot.
+    A state machine that is a `Snapshots` is restored first, in a thread, where there is a snapshot; one that
+    is `Durable` only where its own data end before it.
 
     Raises ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
-    StorageFailed, ApplyFailed, RestoreFailed, SessionTaken later.
+    StorageFailed, ApplyFailed, RestoreFailed, ForeignState, SessionTaken later.
     """
     roll = load(config)
     if roll is None:

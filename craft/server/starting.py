@@ -10,15 +10,16 @@ Invariants
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import NamedTuple
 
 from craft import logs
 from craft.applying import Applier
 from craft.engine.capturing import unpack
 from craft.errors import ConfigError, DamagedSnapshot, RestoreFailed
-from craft.restoring import engines, restore
+from craft.restoring import begin, engines
 from craft.server.snapshots import lacking
-from craft.state_machine import Snapshots, StateMachine
+from craft.state_machine import Durable, LastApplied, Snapshots, StateMachine
 from craft.storage import Storage
 from craft.types import NO_SNAPSHOTS, Recovered, SnapshotInfo, SnapshotPart, StoredSnapshots
 
@@ -42,6 +43,8 @@ def start(storage: Storage, machine: StateMachine) -> Started:
     StorageFailed, DamagedStorage, WrongDirectory.
     """
     applier = Applier(machine)
+    if isinstance(machine, Durable):
+        applier.ahead = LastApplied(*machine.last_applied())
     if not isinstance(machine, Snapshots):
         recovered = storage.recover()
         if any(group.start.place.index for group in recovered.groups):
@@ -49,12 +52,13 @@ def start(storage: Storage, machine: StateMachine) -> Started:
                 "state_machine: the logs are compacted, so the state must come from a snapshot; but"
                 f" {lacking(machine)}; allowed: the state machine that the directory was used with"
             )
-        return Started(applier, recovered, NO_SNAPSHOTS)
+        return Started(applier, recovered, NO_SNAPSHOTS._replace(ahead=applier.ahead.position))
     kept = storage.snapshots.kept()
     newest = _restore_newest(storage, kept, applier)
     recovered = storage.recover(() if newest is None else newest[0].head.cuts)
     usable = kept if newest is None else kept[: kept.index(newest[0]) + 1]
-    return Started(applier, recovered, StoredSnapshots(usable, newest, storage.snapshots.partial()))
+    stored = StoredSnapshots(usable, newest, storage.snapshots.partial(), applier.ahead.position)
+    return Started(applier, recovered, stored)
 
 
 def _restore_newest(storage: Storage, kept: tuple[SnapshotInfo, ...], applier: Applier) -> Found | None:
@@ -63,14 +67,16 @@ def _restore_newest(storage: Storage, kept: tuple[SnapshotInfo, ...], applier: A
         try:
             found = info, engines(storage.snapshots.parts(info.id))
             unpack(found[1])
-            restore(storage.snapshots.parts(info.id), applier)
+            begin(info, partial(storage.snapshots.parts, info.id), applier)
         except DamagedSnapshot as error:
             half = error
             logs.event(log, logging.WARNING, "snapshot skipped", error=str(error))
             continue
-        logs.event(
-            log, logging.INFO, "snapshot restored", position=info.head.position, bytes=info.size, of="our own"
-        )
+        if applier.ahead.position:
+            what, position = "state machine's own data used", applier.ahead.position
+        else:
+            what, position = "snapshot restored", info.head.position
+        logs.event(log, logging.INFO, what, position=position, bytes=info.size, of="our own")
         return found
     if half is not None:
         # Each was read to its end a moment ago: the disk changes while we look. A start that finds it so

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import typing
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from craft import restoring
@@ -22,6 +23,7 @@ from craft.ready import Capture, Ready, Receive, ReceiveAppend, ReceiveBegin, Sn
 from craft.state_machine import Snapshots
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.files import PowerLost
+from craft.testing.keeping import Keeping
 from craft.testing.plan import MS, Plan
 from craft.testing.watched import Watched, watched
 from craft.types import Cut, SnapshotInfo, SnapshotPart, StoredSnapshots
@@ -50,16 +52,31 @@ def find(
         return fresh, StoredSnapshots(), ()
     kept = disk.snapshots.kept()
     for info in reversed(kept):
-        fresh = watched(plan, machine())
+        fresh = _with_own_data(plan, disk, machine)
         try:
-            restoring.restore(disk.snapshots.parts(info.id), fresh)
+            restoring.begin(info, partial(disk.snapshots.parts, info.id), fresh)
             newest = (info, restoring.engines(disk.snapshots.parts(info.id)))
         except DamagedSnapshot:
             mark("snapshot skipped")
             continue
         behind = info.head.cuts
-        return fresh, StoredSnapshots(kept, newest, disk.snapshots.partial()), behind
-    return watched(plan, machine()), StoredSnapshots(kept, None, disk.snapshots.partial()), ()
+        ahead = fresh.ahead.position
+        if ahead:
+            mark("state machine ahead of its snapshot")
+        return fresh, StoredSnapshots(kept, newest, disk.snapshots.partial(), ahead), behind
+    fresh = _with_own_data(plan, disk, machine)
+    return fresh, StoredSnapshots(kept, None, disk.snapshots.partial(), fresh.ahead.position), ()
+
+
+def _with_own_data(plan: Plan, disk: SimulatedDisk, machine: Callable[[], Any]) -> Watched:
+    """A state machine as its process finds it: empty, or with the data that it keeps itself."""
+    assert plan.snapshots is not None
+    if plan.snapshots.kept is None:
+        return watched(plan, machine())
+    keeping = Keeping(machine(), disk, synced=plan.snapshots.kept)
+    applier = watched(plan, keeping)
+    applier.ahead = keeping.last_applied()
+    return applier
 
 
 class Capturing:

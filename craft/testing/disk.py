@@ -108,6 +108,8 @@ class SimulatedDisk:
         self.lost_tail = False  # something that was synced is missing, and its server not cleared yet
         self.was_torn = False  # by a power cut: nobody can tell whether the torn record had been synced
         self.peer_disks: dict[ServerId, str] = {}
+        self.machine: tuple[bytes, ...] | None = None  # the data of a state machine that keeps them itself
+        self._machine_on_platter: tuple[bytes, ...] | None = None
         self.flipped: dict[tuple[GroupId, Index], Entry] = {}  # what stood where a bit has flipped
         self._cluster_id = cluster_id
         self._rng_snapshots = random.Random(f"{disk_id} snapshots")  # of its own: who uses none draws none
@@ -226,11 +228,18 @@ class SimulatedDisk:
         self._unsynced = self._unsynced[:kept] if how is Crash.KILL else []
         self.snapshots = self._new_snapshots()  # what the server remembered of them is gone with it
         if how is Crash.POWER:
+            self.machine = self._machine_on_platter
             self.files.cut_power()
             self._same_boot, self.was_torn = False, self.was_torn or bool(self._torn)
             if rng.random() < 0.5:
                 self._synced_number = self._side_on_platter  # its last write had not reached the platter
         return f"{kept} of {total} unsynced batches survive{', the next is torn' if self._torn else ''}"
+
+    def keep_machine(self, data: tuple[bytes, ...] | None, *, synced: bool) -> None:
+        """A state machine's own data are these now. They are no part of the directory."""
+        self.machine = data
+        if synced:
+            self._machine_on_platter = data
 
     # -- decay ------------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class SnapshotPlan:
     write: Span
     restore: Span
     cut_short: float = 0.0  # the share of writes in the middle of which the power goes
+    kept: float | None = None  # state machines keep their data themselves; the share of writes that is synced
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Plan:
 def _snapshots(found: Any) -> SnapshotPlan | None:
     if found is None:
         return None
-    return SnapshotPlan(tuple(found["write"]), tuple(found["restore"]), found["cut_short"])
+    return SnapshotPlan(tuple(found["write"]), tuple(found["restore"]), found["cut_short"], found.get("kept"))
 
 
 def _remote(found: Any) -> RemoteClients | None:

@@ -153,7 +153,7 @@ class SimServer:
         answers = self.applier.run(entries)
         self.applied_position = entries[-1].position
         self.engine.applied(self.applied_position, self.now())
-        self.world.applied(self, entries, _by_entry(entries, self.applier.seen))
+        self.world.applied(self, entries, self._by_entry(entries))
         positions = {
             request.token.number: merged.position
             for merged in entries
@@ -167,6 +167,11 @@ class SimServer:
                 self.world.operator.told(token, results.version, results.error)
             else:
                 self.world.answered(self, token, results, positions[token.number])
+
+    def _by_entry(self, entries: list[Merged]) -> list[Sequence[Any] | None]:
+        """The results of each entry; none of those that were not applied, or not in this life."""
+        results, ahead = iter(self.applier.seen), self.applier.ahead.position
+        return [next(results) if merged.requests and merged.position > ahead else None for merged in entries]
 
     def settled(self, token: Any) -> None:
         """A request took effect within a snapshot: nobody here knows what it came to."""
@@ -199,9 +204,3 @@ class SimServer:
     def receive(self, sender: ServerId, frame: Frame) -> None:
         """A frame has arrived and is taken in a turn."""
         self.engine.receive(sender, frame, self.now())
-
-
-def _by_entry(entries: list[Merged], seen: list[Sequence[Any] | None]) -> list[Sequence[Any] | None]:
-    """The results of each entry; entries without any request that takes effect were not applied."""
-    results = iter(seen)
-    return [next(results) if merged.requests else None for merged in entries]

@@ -12,6 +12,9 @@ from craft.testing.plan import MS, Fault, Plan, SnapshotPlan
 WITH_SNAPSHOTS = 0.3
 """The share of runs in which servers take snapshots, and compact their logs."""
 
+WITH_OWN_DATA = 0.3
+"""The share of those in which state machines keep their data themselves."""
+
 SNAPSHOTS_FROM = 4000
 """Numbers of the faults that are added there: behind all others."""
 
@@ -35,6 +38,9 @@ def with_snapshots(rng: random.Random, plan: Plan, allowed: Collection[str]) -> 
         restore=rng.choice(((1 * MS, 5 * MS), (10 * MS, 300 * MS))),
         cut_short=rng.choice((0.0, 0.0, 0.1)),
     )
+    late = random.Random(f"{plan.seed} own data")  # not from `rng`: the rest of a seed stays as it was
+    if late.random() < WITH_OWN_DATA:
+        snapshots = replace(snapshots, kept=late.choice((0.0, 0.3, 1.0)))
     at_moments = tuple(_at_snapshots(rng, plan, allowed)) if rng.random() < 0.5 else ()
     return replace(plan, limits=limits, snapshots=snapshots, faults=(*plan.faults, *at_moments))
 

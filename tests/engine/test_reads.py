@@ -51,6 +51,21 @@ def test_all_waiting_reads_share_a_round() -> None:
     assert len(set(queries)) == 2
 
 
+def test_reads_wait_until_the_merge_is_where_the_state_machine_is() -> None:
+    """A state machine that keeps its data itself is ahead after a restart: it would show what is not merged."""
+    c = Cluster()
+    c.settle()
+    c.quiesce()
+    c.servers[0].engine.state.snapshots.ahead = c.servers[0].position + 3
+    token = c.read(0)
+    for number in range(2):
+        c.write_and_wait(1, b"%d" % number)
+    c.run(SECOND)
+    assert token not in c.servers[0].served
+    c.write_and_wait(1, b"the third")
+    c.run_until(lambda: token in c.servers[0].served)
+
+
 def test_a_read_without_a_majority_waits_and_then_completes() -> None:
     """A server that is cut off serves nothing; a round that was lost is begun afresh."""
     c = Cluster()

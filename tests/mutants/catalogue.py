@@ -870,6 +870,36 @@ SNAPSHOTS = (
         "What took effect within a snapshot is never answered.",
         (f"{INSTALLING}:install", "return _settle(e)", "return []"),
     ),
+    _mutant(
+        "own_data_are_given_again",
+        "PROTOCOL 7",
+        "A state machine that keeps its data itself is given after a restart what it has applied before.",
+        ("craft.applying:Applier.run", "merged.position <= self.ahead.position", "False"),
+    ),
+    _mutant(
+        "own_data_behind_the_snapshot_are_used",
+        "PROTOCOL 7",
+        "What lies between them and the snapshot is never applied to them.",
+        ("craft.restoring:begin", "own.position < head.position", "not own.position"),
+    ),
+    _mutant(
+        "restored_data_are_still_ahead",
+        "PROTOCOL 7",
+        "A peer's snapshot has replaced them by older ones, and what comes behind it is passed over.",
+        ("craft.restoring:restore", "applier.ahead = LastApplied()", "pass"),
+    ),
+    _mutant(
+        "captured_ahead_of_the_merge",
+        "PROTOCOL 7",
+        "A snapshot says that it is of the position that is merged, and its state is of a later one.",
+        (f"{CAPTURING}:_due", "not readable(e)", "s.restoring or s.unfounded"),
+    ),
+    _mutant(
+        "read_ahead_of_the_merge",
+        "PROTOCOL 6, 7",
+        "A read says that it is of the position that is merged, and sees a later one.",
+        ("craft.engine.reading:serve", "capturing.readable(e)", "True"),
+    ),
 )
 
 MEMBERSHIP = "craft.raft.membership"
@@ -996,9 +1026,7 @@ ALIVE: tuple[str, ...] = (
     "suspect_infers_a_commit",
     "suspicion_ends_with_the_repeated_past",
     "any_incarnation_is_cleared",
-    "former_leader_does_not_look",
     "former_leader_forgets_what_it_told",
-    "suspect_takes_the_next_counter",
     "old_snapshot_is_installed",
     "snapshot_below_the_start_is_a_beginning",
     "logs_are_compacted_to_the_newer_cut",
@@ -1006,6 +1034,8 @@ ALIVE: tuple[str, ...] = (
     "term_of_a_cut_is_not_adopted",
     "log_is_kept_behind_any_snapshot",
     "requests_in_a_snapshot_are_asked_again",
+    "restored_data_are_still_ahead",
+    "read_ahead_of_the_merge",
     "configuration_before_an_entry_of_the_term",
     "older_wish_is_worked_for",
     "wiped_server_votes_under_its_old_id",
