@@ -52,7 +52,7 @@ def test_all_waiting_reads_share_a_round() -> None:
 
 
 def test_reads_wait_until_the_merge_is_where_the_state_machine_is() -> None:
-    """A state machine that keeps its data itself is ahead after a restart: it would show what is not merged."""
+    """A state machine that keeps its data itself is ahead after a restart: it shows what is not merged."""
     c = Cluster()
     c.settle()
     c.quiesce()
