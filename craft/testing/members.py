@@ -190,12 +190,12 @@ class Operator:
         return world.disks[i].disk_id
 
     def _introduce(self, i: ServerId) -> None:
-        """It has asked one of the others who the members are."""
+        """It has asked who the members are: one that knows, not one that was left behind."""
         world = self._world
-        for server in world.servers.values():
-            if server.id != i:
-                self._rolls[world.disks[i].disk_id] = membership.told(server.engine.state)
-                break
+        others = [server.engine.state for server in world.servers.values() if server.id != i]
+        if others:
+            asked = max(others, key=lambda e: membership.known(e).version)
+            self._rolls[world.disks[i].disk_id] = membership.told(asked)
         world.start_later(i, 1 * MS)
 
     def may_wipe(self, i: ServerId) -> bool:

@@ -16,7 +16,19 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
-from craft.testing.faults import CLOCKS, DECAY, DISKS, FAULTS, FRAMES, LINKS, LOSSES, RESERVE, SERVERS, TAILS
+from craft.testing.faults import (
+    CLOCKS,
+    DECAY,
+    DISKS,
+    FAULTS,
+    FRAMES,
+    LINKS,
+    LOSSES,
+    RESERVE,
+    SERVERS,
+    TAILS,
+    WISHES,
+)
 from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
@@ -69,7 +81,13 @@ RESERVE_FROM = 3000
 WITH_RESERVE = 0.1
 """The share of runs with such faults."""
 
-DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY})
+WISHES_FROM = 5000
+"""Numbers of what an operator asks of leaders: behind all others."""
+
+WITH_WISHES = 0.15
+"""The share of runs in which an operator moves leaders."""
+
+DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES})
 """What a seed's faults are drawn from at once.
 
 What came later is drawn for itself: old seeds keep their traces.
@@ -126,6 +144,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
     plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
     plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
+    plan = _wishes(random.Random(f"{seed} wishes"), plan, allowed)
     return replace(plan, turns_max=TURNS_MAX)
 
 
@@ -200,6 +219,20 @@ def _reserve(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
         )
         for number, duration in enumerate(rng.choices((100 * MS, 500 * MS, 2 * SECOND), k=rng.randint(1, 6)))
     ]
+    return replace(plan, faults=(*plan.faults, *faults))
+
+
+def _wishes(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
+    """An operator moves leaders now and then, mostly while something happens to them anyway."""
+    kinds = [kind for kind in WISHES if kind in allowed]
+    if not kinds or rng.random() >= WITH_WISHES:
+        return plan
+    faults = []
+    for number in range(WISHES_FROM, WISHES_FROM + rng.choice((2, 5, 20))):
+        on = rng.choice(("", "", "elect", "append", "sync"))
+        at, duration = rng.randrange(plan.duration), rng.choice((50, 300, 1000)) * MS
+        nth = rng.choice((1, 2, 8))
+        faults.append(Fault(number, rng.choice(kinds), at, duration, rng.getrandbits(32), on, nth))
     return replace(plan, faults=(*plan.faults, *faults))
 
 
@@ -479,5 +512,6 @@ SWITCHES = {
     "losses": tuple(LOSSES),
     "tails": tuple(TAILS),
     "clocks": tuple(CLOCKS),
+    "wishes": tuple(WISHES),
 }
 """Names for whole classes of fault, for switching them on and off."""

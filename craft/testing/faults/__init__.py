@@ -19,6 +19,7 @@ from craft.testing.faults.disks import DECAY, DISKS, LOSSES, RESERVE
 from craft.testing.faults.links import FRAMES, LINKS
 from craft.testing.faults.servers import SERVERS
 from craft.testing.faults.tails import TAILS
+from craft.testing.faults.wishes import WISHES
 from craft.testing.plan import Fault
 from craft.testing.world import World
 from craft.types import ServerId
@@ -34,10 +35,11 @@ __all__ = [
     "RESERVE",
     "SERVERS",
     "TAILS",
+    "WISHES",
     "begin",
 ]
 
-LATER = {**TAILS, **RESERVE, **DECAY}
+LATER = {**TAILS, **RESERVE, **DECAY, **WISHES}
 FAULTS: dict[str, Begin] = {**LINKS, **FRAMES, **SERVERS, **DISKS, **LOSSES, **CLOCKS, **LATER}
 """Every kind of bad luck."""
 
