@@ -33,6 +33,7 @@ from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
 from craft.testing.swarm_snapshots import with_snapshots
+from craft.testing.swarm_wishes import with_wishes
 from craft.testing.workloads import WORKLOADS
 
 FAULTS_MAX = 80
@@ -80,12 +81,6 @@ RESERVE_FROM = 3000
 
 WITH_RESERVE = 0.1
 """The share of runs with such faults."""
-
-WISHES_FROM = 5000
-"""Numbers of what an operator asks of leaders: behind all others."""
-
-WITH_WISHES = 0.15
-"""The share of runs in which an operator moves leaders."""
 
 DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES})
 """What a seed's faults are drawn from at once.
@@ -144,7 +139,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
     plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
     plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
-    plan = _wishes(random.Random(f"{seed} wishes"), plan, allowed)
+    plan = with_wishes(random.Random(f"{seed} wishes"), plan, allowed)
     return replace(plan, turns_max=TURNS_MAX)
 
 
@@ -219,20 +214,6 @@ def _reserve(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
         )
         for number, duration in enumerate(rng.choices((100 * MS, 500 * MS, 2 * SECOND), k=rng.randint(1, 6)))
     ]
-    return replace(plan, faults=(*plan.faults, *faults))
-
-
-def _wishes(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
-    """An operator moves leaders now and then, mostly while something happens to them anyway."""
-    kinds = [kind for kind in WISHES if kind in allowed]
-    if not kinds or rng.random() >= WITH_WISHES:
-        return plan
-    faults = []
-    for number in range(WISHES_FROM, WISHES_FROM + rng.choice((2, 5, 20))):
-        on = rng.choice(("", "", "elect", "append", "sync"))
-        at, duration = rng.randrange(plan.duration), rng.choice((50, 300, 1000)) * MS
-        nth = rng.choice((1, 2, 8))
-        faults.append(Fault(number, rng.choice(kinds), at, duration, rng.getrandbits(32), on, nth))
     return replace(plan, faults=(*plan.faults, *faults))
 
 
