@@ -236,7 +236,7 @@ class Operator:
         """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
         world, serving = self._world, {one.id for one in ready}
         for i, server in sorted(world.servers.items()):
-            alone = i not in serving and not serving & server.engine.state.peers.keys()
+            alone = i not in serving and not any(self.knows(server, one) for one in ready)
             if alone and world.time >= self._told_at.get(i, 0) + RETRY_NS:
                 self._told_at[i] = world.time
                 mark("stranded server told of the members")
