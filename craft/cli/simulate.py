@@ -127,7 +127,8 @@ def _add_picture(command: argparse.ArgumentParser) -> None:
 
 
 def _add_world(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("the world", f"A KIND of fault, or all of one class:\n{', '.join(CLASSES)}.")
+    kinds = f"A KIND of fault, or all of one class:\n{', '.join(CLASSES)}."
+    group = command.add_argument_group("the world", kinds)
     group.add_argument("--only", type=_kinds, metavar="KIND[,KIND]", help="no other faults than these")
     group.add_argument("--without", type=_kinds, metavar="KIND[,KIND]", help="no such faults")
     group.add_argument("--workload", choices=sorted(WORKLOADS), help="what clients do (default: by the seed)")
