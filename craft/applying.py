@@ -72,6 +72,15 @@ def unpack(body: bytes) -> list[bytes]:
     return commands if isinstance(commands, list) else []
 
 
+def foreign(own: LastApplied, instead: str) -> ForeignState:
+    """The error for a state machine whose own data do not go with what is here."""
+    return ForeignState(
+        f"the state machine says that its last batch was at position {own.position}, stamped {own.timestamp};"
+        f" {instead}: its data are of another cluster, or of commands that this one has lost. Put them aside,"
+        " and start the server with none"
+    )
+
+
 class Applier:
     """Runs the user's state machine, on the event loop or in a worker thread; never twice at once."""
 
@@ -122,11 +131,10 @@ class Applier:
         position, timestamp = self.ahead
         ours = any(request.token is not None for request in merged.requests)
         if ours or (merged.position == position and (merged.timestamp != timestamp or not merged.requests)):
-            raise ForeignState(
-                f"the state machine says that its last batch was at position {position}, stamped {timestamp};"
-                f" the merged log has {'a new command' if ours else 'another'} at position {merged.position},"
-                f" stamped {merged.timestamp}: its data are of another cluster, or of commands that this one"
-                " has lost. Put them aside, and start the server with none"
+            what = "a new command" if ours else "another"
+            raise foreign(
+                self.ahead,
+                f"the merged log has {what} at position {merged.position}, stamped {merged.timestamp}",
             )
 
     def _tell(self, merged: Merged, shares: list[Results] | None, answers: list[Answer]) -> None:

@@ -180,7 +180,7 @@ class RestoreFailed(FatalError):
 
 
 class ForeignState(FatalError):
-    """A durable state machine's data do not belong to this cluster's merged log, or to another course of it.
+    """A durable state machine's data belong to another cluster, or to another course of this one's log.
 
     Nothing was applied to them, nor will be: they have to be put aside.
     """

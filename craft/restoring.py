@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from craft.applying import Applier
+from craft.applying import Applier, foreign
 from craft.client_sessions import ClientResults
-from craft.errors import DamagedSnapshot, ForeignState, RestoreFailed
+from craft.errors import DamagedSnapshot, RestoreFailed
 from craft.ready import Capture
 from craft.snapshots import PART_BYTES_MAX
 from craft.state_machine import LastApplied, Snapshots
@@ -94,11 +94,7 @@ def begin(info: SnapshotInfo, parts: Callable[[], Iterable[SnapshotPart]], appli
         restore(parts(), applier)
         return
     if own.position == head.position and own.timestamp != head.timestamp:
-        raise ForeignState(
-            f"the state machine says that its last batch was at position {own.position}, stamped"
-            f" {own.timestamp}; the snapshot there is stamped {head.timestamp}: its data are of another"
-            " cluster, or of commands that this one has lost. Put them aside, and start the server with none"
-        )
+        raise foreign(own, f"the snapshot there is stamped {head.timestamp}")
     results = applier.client_results.emptied()
     next(_chunks(parts(), results), None)  # they stand before the machine's first piece
     applier.client_results = results

@@ -51,6 +51,7 @@ class Server:
         self.incarnation = next(cluster.serial)
         self.applied: list[tuple[int, int, bytes]] = []  # (position, timestamp, command)
         self.answers: dict[Any, tuple[int, int]] = {}  # token -> (position, timestamp)
+        self.committed: dict[Any, int] = {}  # token -> timestamp
         self.served: list[Any] = []
         self.inbox: list[Callable[[], None]] = []
         self.next_turn: int | None = None
@@ -310,6 +311,7 @@ class Cluster:
             )
             self._later(server, 50_000, partial(_loaded, load.number, entries))
         self._carry_out_snapshots(server, ready)
+        server.committed.update(ready.committed)
         for token in ready.reads:
             server.served.append(token)
             self.history.served(token, server.position)
@@ -443,11 +445,11 @@ class Cluster:
             event()
         return self.time - begin
 
-    def propose(self, i: int, *commands: bytes) -> int:
-        """Propose on a server; returns a token that appears in its `answers`."""
+    def propose(self, i: int, *commands: bytes, committed: bool = False) -> int:
+        """Propose on a server; returns a token that appears in its `answers`, or in its `committed`."""
         token = next(self.tokens)
         server = self.servers[i]
-        server.engine.propose(token, msgpack.packb(list(commands)))
+        server.engine.propose(token, msgpack.packb(list(commands)), committed=committed)
         self.history.proposed(token, commands)
         self._schedule(server, self.time + self._draw(self.turn_delay))
         return token

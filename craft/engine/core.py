@@ -20,6 +20,7 @@ from craft.clock.interval import Readings
 from craft.clock.offsets import Offsets
 from craft.engine import (
     capturing,
+    closing,
     committing,
     compacting,
     connecting,
@@ -158,7 +159,8 @@ class Engine:
         incarnation = int.from_bytes(e.nonce[:INCARNATION_BYTES], "big")
         for raft in e.replicas:
             raft.state.incarnation = incarnation
-            leading.note_appended(e, raft.state)
+            closing.note_appended(e, raft.state)
+        closing.hurry(e)
         e.snapshots.ahead = stored.ahead
         installing.found(e, stored.newest)
         membership.refresh(e)
@@ -202,7 +204,7 @@ class Engine:
             if index > r.commit_index:
                 replication.learn_commit(r, sender, index, term, now.monotonic_ns)
                 e.dirty.add(group)
-        leading.raise_demand(e, frame.demand)
+        closing.demand(e, frame.demand)
         if first:
             reading.ask_again(e, peer)
             connecting.elections_go_on(e, sender)

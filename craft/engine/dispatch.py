@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from craft.engine import (
+    closing,
     hearing,
     holding,
-    leading,
     linking,
     membership,
     moving,
@@ -83,7 +83,7 @@ def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> 
 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
     _step(e, sender, message)
-    leading.note_appended(e, e.raft(message.group))
+    closing.note_appended(e, e.raft(message.group))
     holding.note_commands(e, sender, message.entries)
 
 

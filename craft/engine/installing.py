@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from craft.engine import capturing, leading
+from craft.engine import capturing, closing
 from craft.engine.state import Applied, EngineState, SessionState
 from craft.errors import DamagedSnapshot, SessionTaken
 from craft.marks import mark
@@ -105,7 +105,7 @@ def _install_group(e: EngineState, group: GroupId, cut: Cut) -> None:
         outstanding.popleft()
     e.merger.install(group, index, cut.timestamp)
     e.dirty.add(group)
-    leading.note_appended(e, r)
+    closing.note_appended(e, r)
 
 
 def _check_own(e: EngineState, sessions: Sessions) -> None:

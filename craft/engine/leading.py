@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 from craft.clock import stamper
-from craft.engine import proposing, rungs, timing
+from craft.engine import closing, proposing, rungs, timing
 from craft.engine.loading import load_append
 from craft.engine.state import MS, EngineState, LeaderQueue
 from craft.marks import mark
@@ -24,6 +24,7 @@ from craft.types import EntryKind, GroupId, Proposal, Timestamp
 
 def turn(e: EngineState) -> None:
     """Append what is due in every group led here, then send it."""
+    closing.turn(e)
     if not e.led:
         return
     led = sorted(e.led)
@@ -92,28 +93,12 @@ def _append(
     timestamp = stamper.stamp(bounded_now, last=r.log.last_timestamp, floor=floor)
     replication.append(r, kind, timestamp, payload)
     e.dirty.add(r.group)
-    note_appended(e, r)
+    closing.note_appended(e, r)
 
 
 def append_now(e: EngineState, r: RaftState, kind: EntryKind, payload: bytes) -> None:
     """Append an entry that no request asks for, stamped now."""
     _append(e, r, kind, bounded_now=_bounded_now(e, r), floor=e.demand, payload=payload)
-
-
-def note_appended(e: EngineState, r: RaftState) -> None:
-    """Entries have been appended to a log here, by us or by a leader: they may create demand (PROTOCOL 3)."""
-    e.greatest_timestamp = max(e.greatest_timestamp, r.log.last_timestamp)
-    timestamp = r.log.last_command_timestamp
-    e.greatest_command_timestamp = max(e.greatest_command_timestamp, timestamp)
-    if r.leads:
-        e.led_command_timestamp = max(e.led_command_timestamp, timestamp)
-    raise_demand(e, timestamp)
-
-
-def raise_demand(e: EngineState, timestamp: Timestamp) -> None:
-    """A command entry with this timestamp is appended somewhere."""
-    if timestamp > e.demand and timestamp > e.merger.safe:
-        e.demand = timestamp
 
 
 def _forget_committed(queue: LeaderQueue, r: RaftState) -> None:
@@ -148,6 +133,8 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
                 floor=max(e.demand, floor),
                 payload=encode_payload(taken),
             )
+            if _wait_for_merge(e, taken):
+                closing.hurry(e)
             queue.uncommitted.append(r.log.last_index)
             for peer in e.peers.values():
                 peer.frame_due = True  # the demand is for those too whom the entry itself cannot reach yet
@@ -157,6 +144,17 @@ def _append_due(e: EngineState, r: RaftState, queue: LeaderQueue, bounded_now: T
     if r.clearing_due and r.log.last_index == before and r.transfer_to is None:
         # PROTOCOL 10: a suspect waits for an entry that is appended after it was heard.
         _append(e, r, EntryKind.EMPTY, bounded_now=bounded_now, floor=e.demand)
+
+
+def _wait_for_merge(e: EngineState, proposals: list[Proposal]) -> bool:
+    """Does somebody wait for these to be merged, and not for their commit alone, as far as we can tell?
+
+    Where a bound on the clocks' error is stated, the merge may be faster than what a commit has to wait for.
+    """
+    return e.clock_error_ns is not None or not all(
+        proposal.request in e.awaiting_commit and proposing.own(e, proposal) is not None
+        for proposal in proposals
+    )
 
 
 def kind_of(proposal: Proposal) -> EntryKind:

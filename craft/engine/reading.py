@@ -84,8 +84,7 @@ def discard(e: EngineState, token: Any) -> None:
 
 def serve(e: EngineState, out: Ready) -> None:
     """Hand out the reads whose targets have been reached and applied."""
-    s = e.snapshots
-    if s.restoring or s.unfounded:
+    if e.snapshots.restoring or e.snapshots.unfounded:
         return
     readable = capturing.readable(e)
     while readable and e.session_reads and e.session_reads[0][0] <= e.applied_position:

@@ -281,6 +281,8 @@ class EngineState:
     leaders: list[tuple[Term, ServerId | None]] = field(default_factory=list)  # as last seen, per group
     queues: list[LeaderQueue] = field(default_factory=list)
     demand: Timestamp = 0
+    unhurried: Timestamp = 0  # of a command appended here that is not demanded yet; 0: none
+    hurry_at: int = 0  # monotonic: when it is
     greatest_timestamp: Timestamp = 0  # appended in any group here
     greatest_command_timestamp: Timestamp = 0  # of a command entry
     led_command_timestamp: Timestamp = 0  # of one that we appended as a leader
