@@ -1011,17 +1011,8 @@ MUTANTS = (
 )
 
 ALIVE: tuple[str, ...] = (
-    "check_quorum_is_off",
     "leader_with_a_hanging_disk_leads_on",
-    "commits_beyond_what_was_compared",
-    "counter_is_used_before_it_is_durable",
     "requests_go_to_leaders_only",
-    "session_floor_is_the_answered_timestamp",
-    "client_session_is_found_by_its_id_alone",
-    "commit_wait_for_one_error_bound",
-    "read_compares_indexes_first",
-    "checksums_are_not_compared",
-    "suspects_start",
     "suspects_report_counts",
     "suspect_infers_a_commit",
     "suspicion_ends_with_the_repeated_past",
