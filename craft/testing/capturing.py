@@ -120,7 +120,7 @@ class Capturing:
     def _write(self, forked: restoring.Forked) -> None:
         """The steps of writing follow one another in no time; the power may go between any two."""
         server = self._server
-        if self._rng.random() < self._plan.cut_short:
+        if self._rng.random() < self._plan.cut_short and not server.world.calm:
             server.disk.files.steps_left = self._rng.randrange(STEPS_MAX)
         try:
             info = self._store.write(forked.head, forked.parts)
@@ -129,11 +129,15 @@ class Capturing:
             server.disk.files.steps_left = 0  # nothing more is written; the turn under way ends first
             server.world.at(server.world.time, self._lose_power)
             return
+        except StorageFailed:
+            server.disk.files.steps_left = None  # the disk was full first; the power stays
+            raise
         server.disk.files.steps_left = None
         server.engine.snapshots.captured(info, server.now())
 
     def _lose_power(self) -> None:
         server = self._server
+        server.disk.files.steps_left = None  # also where another fault has ended the server at this instant
         if server.alive:
             server.world.crash(server.id, Crash.POWER)
             server.world.start_later(server.id, 100 * MS)
