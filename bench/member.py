@@ -20,7 +20,7 @@ from typing import Any
 import trio
 
 import craft
-from bench.workload import Load, Table
+from bench.workload import CapturedTable, Load, Table
 from craft import Config, Server
 
 PROGRESS_INTERVAL_S = 1.0
@@ -120,6 +120,20 @@ class Member:
         status = self._server.status()
         return {name: status[name] for name in ("merged_position", "applied_position", "merged_digest")}
 
+    async def glance(self) -> Reply:
+        """How far this server is, and how many commands it has answered, now."""
+        snapshots = self._server.status()["snapshots"]
+        return {
+            **self._instant(),
+            "position": self._server.position,
+            "installed": snapshots["installed"],
+            "taken": snapshots["taken"],
+        }
+
+    async def capture(self) -> Reply:
+        """Take a snapshot; answers when it is durable."""
+        return {"position": await self._server.take_snapshot()}
+
     async def reach(self, *, position: int) -> Reply:
         """Wait until everything up to a position is applied here."""
         while True:  # the server has no event for it
@@ -182,7 +196,8 @@ async def serve() -> None:
     lines = requests(trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())))
     assignment = await anext(lines)
     config = Config.from_toml(assignment["config"])
-    async with craft.open_server(config, Table(assignment["keys"])) as server, trio.open_nursery() as nursery:
+    table = (CapturedTable if assignment["snapshots"] else Table)(assignment["keys"])
+    async with craft.open_server(config, table) as server, trio.open_nursery() as nursery:
         member = Member(server, nursery)
         write(ok={"pid": os.getpid()})
         async for request in lines:

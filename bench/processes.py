@@ -34,6 +34,9 @@ PORTS = range(20_000, 32_000)
 ANSWER_WITHIN_S = 60.0
 """A process that does not answer a request for this long beyond what the request itself takes is stuck."""
 
+RESTART_WITHIN_S = 120.0
+"""A server that has a long log to read takes its time."""
+
 LOG_TAIL_LINES = 15
 
 Progress = Callable[[int, int], None]
@@ -55,6 +58,8 @@ class Plan:
     """Where the servers' directories are made; without it, the system's place for temporary files."""
 
     engine: EngineLimits = field(default_factory=EngineLimits)
+    snapshots: bool = False
+    """Snapshots are taken, and logs compacted behind them."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -106,10 +111,10 @@ class Process:
         self._lines = requests(process.stdout)
 
     @classmethod
-    async def start(cls, config: Config, *, keys: str, log: Path) -> Process:
+    async def start(cls, config: Config, *, keys: str, snapshots: bool, log: Path) -> Process:
         """Start it and give it its assignment; it answers once its server runs."""
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        with log.open("wb") as stderr:
+        with log.open("ab") as stderr:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "bench.member"],
                 stdin=subprocess.PIPE,
@@ -120,7 +125,7 @@ class Process:
             )
         started = cls(config.server_id, process, log)
         try:
-            await started._send({"config": config.to_toml(), "keys": keys})
+            await started._send({"config": config.to_toml(), "keys": keys, "snapshots": snapshots})
         except BaseException:
             await started.kill()
             raise
@@ -167,9 +172,26 @@ class Process:
 class Cluster:
     """The running servers of one experiment."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, plan: Plan, directory: Path) -> None:
         self.directory = directory
+        self.configs = configs(plan, directory)
         self.processes: list[Process] = []
+        self._plan = plan
+
+    async def start_all(self) -> None:
+        """Start every server; all answer afterwards."""
+        for config in self.configs:
+            self.processes.append(await self._start(config))
+        await _together([partial(one.answer, "start") for one in self.processes])
+
+    async def restart(self, place: int) -> None:
+        """Start the server at this place again, which was killed; it answers afterwards."""
+        self.processes[place] = started = await self._start(self.configs[place])
+        await started.answer("start", patience_s=RESTART_WITHIN_S)
+
+    async def _start(self, config: Config) -> Process:
+        log = self.directory / f"server-{config.server_id}.log"
+        return await Process.start(config, keys=self._plan.keys, snapshots=self._plan.snapshots, log=log)
 
     async def ask_all(self, do: str, **arguments: Any) -> list[Any]:
         """Make the same request of every server at once; the answers in the servers' order."""
@@ -205,12 +227,9 @@ async def _together(calls: list[Callable[[], Any]]) -> list[Any]:
 async def cluster(plan: Plan) -> AsyncIterator[Cluster]:
     """Server processes while the block runs, all of them answering; afterwards nothing of them is left."""
     with tempfile.TemporaryDirectory(prefix="craft-bench-", dir=plan.directory) as name:
-        running = Cluster(Path(name))
+        running = Cluster(plan, Path(name))
         try:
-            for config in configs(plan, running.directory):
-                log = running.directory / f"server-{config.server_id}.log"
-                running.processes.append(await Process.start(config, keys=plan.keys, log=log))
-            await _together([partial(one.answer, "start") for one in running.processes])
+            await running.start_all()
             yield running
         finally:
             for process in running.processes:

@@ -17,11 +17,12 @@ import operator
 import random
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
+import msgpack
 import trio
 
 from craft import Batch, Overloaded, Server
@@ -40,6 +41,10 @@ OVERLOADED_PAUSE_S = 0.005
 """How long a refused client waits before it tries again with a new command."""
 
 DIGEST_CHUNK = 10_000
+
+SNAPSHOT_COMMANDS = 256
+"""In one piece of a snapshot: with the largest commands that these experiments use it is a quarter of what a
+piece may be."""
 
 KEYS = {"reused": slice(4, KEY_BYTES), "unique": slice(0, KEY_BYTES)}
 """Where a command's key stands. `reused`: origin and slot, so that each round overwrites the one before and
@@ -71,6 +76,28 @@ class Table:
     def lacking(self, commands: Iterable[bytes]) -> int:
         """How many of these are not what their key holds."""
         return sum(self.table.get(self.key_of(command)) != command for command in commands)
+
+
+class CapturedTable(Table):
+    """The same, which can be captured and restored: snapshots are taken of it, and logs compacted."""
+
+    def snapshot(self) -> Callable[[], Iterator[bytes]]:
+        """A copy of the dict; its commands are shared."""
+        values, applied = list(self.table.values()), self.applied
+
+        def chunks() -> Iterator[bytes]:
+            yield msgpack.packb(applied)
+            for first in range(0, len(values), SNAPSHOT_COMMANDS):
+                yield msgpack.packb(values[first : first + SNAPSHOT_COMMANDS])
+
+        return chunks
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """The dict of a snapshot, in its order."""
+        rest = iter(chunks)
+        self.applied = msgpack.unpackb(next(rest))
+        commands = chain.from_iterable(map(msgpack.unpackb, rest))
+        self.table = {self.key_of(command): command for command in commands}
 
 
 class Source:

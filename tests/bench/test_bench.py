@@ -24,7 +24,7 @@ from bench.loading import differences
 from bench.processes import BenchError, Plan, configs, free_ports
 from bench.pulse import longest_gap
 from bench.throughput import spread
-from bench.workload import KEY_BYTES, Source, Table
+from bench.workload import KEY_BYTES, CapturedTable, Source, Table
 from craft import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +154,36 @@ def test_restarts_fail_no_call(tmp_path: Path) -> None:
     assert result["waited_ms_max"] >= max(restart["waited_stopping_ms"] for restart in result["restarts"])
 
 
+@pytest.mark.system
+def test_catchup_is_by_snapshot_and_under_load(tmp_path: Path) -> None:
+    """A server that was away for longer than logs are kept is given a snapshot; all hold the same then."""
+    small = ("--megabytes", "4", "--snapshot-mib", "1", "--trailing-mib", "1", "--window", "0.5")
+    result = result_of(bench("catchup", *small, place=tmp_path), tmp_path)
+    assert result["snapshots_installed"] >= 1 and result["caught_up_s"] > 0
+    assert result["agreed"]["applied"] == result["agreed"]["answered"] > 0
+    assert result["during_over_without"] == pytest.approx(
+        result["rate_during"] / result["rate_without"], abs=0.01
+    )
+
+
+@pytest.mark.system
+def test_recovery_reads_the_log_and_then_a_snapshot(tmp_path: Path) -> None:
+    """One server is killed twice, and has everything afterwards."""
+    result = result_of(bench("recovery", "--megabytes", "1", place=tmp_path), tmp_path)
+    assert result["log_mb"] >= 1 and result["tail_s"] > 0 and result["snapshot_s"] > 0
+    assert result["agreed"]["applied"] == result["agreed"]["answered"]
+
+
+@pytest.mark.system
+def test_growth_looks_at_directories_and_processes(tmp_path: Path) -> None:
+    """Snapshots are taken meanwhile, and the bound is of the state and the window that are told."""
+    small = ("--commands", "200000", "--snapshot-mib", "1", "--trailing-mib", "1")
+    result = result_of(bench("growth", *small, place=tmp_path), tmp_path)
+    assert result["commands"] >= 200_000 and min(result["snapshots"]) >= 1
+    assert result["directory_mb_max"] == max(one["directory_mb"] for one in result["samples"])
+    assert result["bound_mb"] == pytest.approx(3 * (result["state_mb"] + 2**20 / 1e6), abs=0.1)
+
+
 def test_the_longest_gap_counts_from_the_pulse_before() -> None:
     """A stall has some of its time between the two instants; without an end it lasts to the second."""
     pulses = [10, 20, 50, 60]
@@ -215,6 +245,12 @@ BAD_OPTIONS = {
     "a figure without a group": (("idle", "--beside", "true", "--beside-figure", "x"), "has 0 groups"),
     "no kill": (("failover", "--kills", "0"), "'0' is not allowed; allowed: whole numbers 1 to 1000"),
     "a half round": (("restarts", "--rounds", "0.5"), "'0.5' is not allowed; allowed: whole numbers"),
+    "nobody left to catch up with": (
+        ("catchup", "--servers", "2"),
+        "--servers 2 is not allowed; allowed: at",
+    ),
+    "nothing to read": (("recovery", "--megabytes", "0"), "'0' is not allowed; allowed: whole numbers 1 to"),
+    "hardly any command": (("growth", "--commands", "1"), "'1' is not allowed; allowed: whole numbers 1000"),
     "half a quotation": (("idle", "--beside", "echo 'x"), "is not a command: No closing quotation"),
 }
 
@@ -268,6 +304,21 @@ def test_reused_keys_bound_the_dict_and_unique_ones_keep_everything() -> None:
         assert (table.applied, len(table.table)) == (12, count)
         assert table.lacking(last) == 0
         assert table.lacking(source.batch()) == 3
+
+
+def test_a_captured_table_is_restored_whole_and_in_order() -> None:
+    """Its digest and its count are those of the moment of the capture, whatever it does meanwhile."""
+    table, other = CapturedTable("reused"), CapturedTable("reused")
+    commands = [
+        round_.to_bytes(4, "big") + b"\1" + slot.to_bytes(3, "big")
+        for round_ in (0, 1)
+        for slot in range(300)
+    ]
+    table.apply_batch(Batch(1, 1, commands))
+    digest, chunks = table.digest(), table.snapshot()
+    table.apply_batch(Batch(2, 2, [b"\0\0\0\7\1\0\0\7"]))
+    other.restore(chunks())
+    assert (other.digest(), other.applied, len(other.table)) == (digest, 600, 300)
 
 
 def test_a_digest_tells_content_and_order_apart() -> None:

@@ -1,0 +1,176 @@
+"""Does a cluster that takes snapshots stay as large as it is: its directories, and its memory?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from bench.experiment import Experiment, Figures, Progress, add_common_options, add_group_option, whole
+from bench.figures import percentile
+from bench.loading import Run, agree, settle
+from bench.processes import Cluster, Plan, cluster
+from craft import EngineLimits
+from craft.limits import MIB
+
+BOUND = 3
+"""Times the state and the trailing window: so large may a directory be."""
+
+BATCH = 1000
+SEED = 1
+SAMPLE_S = 1.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this experiment."""
+    add_common_options(parser)
+    add_group_option(parser)
+    parser.add_argument(
+        "--commands",
+        type=whole(1000, 10**12),
+        default=50_000_000,
+        metavar="N",
+        help="to be written (default: 50,000,000)",
+    )
+    parser.add_argument(
+        "--bytes", type=whole(8, 4096), default=64, metavar="N", help="size of a command (default: 64)"
+    )
+    parser.add_argument(
+        "--tasks",
+        type=whole(1, 10_000),
+        default=6,
+        metavar="N",
+        help="a server, each with a call of 1,000 commands outstanding; as many thousand keys has the state"
+        " (default: 6)",
+    )
+    parser.add_argument(
+        "--snapshot-mib",
+        type=whole(1, 10_000),
+        default=32,
+        metavar="N",
+        help="engine.snapshot_log_bytes: log between two snapshots (default: 32 MiB)",
+    )
+    parser.add_argument(
+        "--trailing-mib",
+        type=whole(1, 10_000),
+        default=64,
+        metavar="N",
+        help="engine.log_trailing_bytes: log kept below them (default: 64 MiB)",
+    )
+
+
+async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
+    """Write, and look at the directories and the processes meanwhile."""
+    limits = EngineLimits(
+        snapshot_log_bytes=options.snapshot_mib * MIB, log_trailing_bytes=options.trailing_mib * MIB
+    )
+    plan = Plan(
+        servers=options.servers, groups=options.groups, directory=options.dir, engine=limits, snapshots=True
+    )
+    progress.stage(f"starting {plan.servers} servers")
+    async with cluster(plan) as running:
+        doubts = await settle(running, progress)
+        progress.stage(f"writing {options.commands:,} commands")
+        load = {"mode": "bulk", "batch": BATCH, "size": options.bytes, "seed": SEED, "tasks": options.tasks}
+        began = trio.current_time()
+        await running.ask_all("start", **load)
+        samples = await _watch(running, options.commands, progress)
+        took_s = trio.current_time() - began
+        stopped = await running.ask_all("stop")
+        loaded = Run(
+            measured=[], latencies=[], answered=sum(one["answered"] for one in stopped), overloaded=0
+        )
+        agreed, failures = await agree(running, loaded, progress)
+        taken = [one["taken"] for one in await running.ask_all("glance")]
+    state = agreed["keys"] * options.bytes
+    bound = BOUND * (state + options.trailing_mib * MIB)
+    figures = {
+        "commands": loaded.answered,
+        "payload_mb": round(loaded.answered * options.bytes / 1e6, 1),
+        "applied_per_second": round(loaded.answered / took_s, 1),
+        "snapshots": taken,
+        "state_mb": round(state / 1e6, 3),
+        "bound_mb": round(bound / 1e6, 1),
+        "directory_mb_max": max(one["directory_mb"] for one in samples),
+        "within_bound": max(one["directory_mb"] for one in samples) <= bound / 1e6,
+        **_memory(samples),
+        "samples": samples,
+        "agreed": agreed,
+        "doubts": doubts,
+    }
+    return figures, failures
+
+
+async def _watch(running: Cluster, commands: int, progress: Progress) -> list[dict[str, Any]]:
+    """One sample a second, of the largest directory and the largest process."""
+    samples = []
+    written = 0
+    while written < commands:
+        await trio.sleep(SAMPLE_S)
+        written = sum(one["answered"] for one in await running.ask_all("glance"))
+        directories = await trio.to_thread.run_sync(lambda: [_size(one.data_dir) for one in running.configs])
+        samples.append(
+            {
+                "commands": written,
+                "directory_mb": round(max(directories) / 1e6, 1),
+                "memory_mb": round(max(_resident(one.pid) for one in running.processes) / 1e6, 1),
+            }
+        )
+        progress.bar(f"{written:,}", written / commands)
+    return samples
+
+
+def _size(directory: Path | None) -> int:
+    """Bytes on the disk, of what may change under our eyes."""
+    assert directory is not None
+    total = 0
+    for file in directory.rglob("*"):
+        try:
+            total += file.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+
+
+def _memory(samples: list[dict[str, Any]]) -> Figures:
+    """The median of the second and of the last fifth of the run: the first fills buffers."""
+    fifth = max(1, len(samples) // 5)
+    parts = {"memory_mb_early": samples[fifth : 2 * fifth] or samples, "memory_mb_late": samples[-fifth:]}
+    return {name: percentile(sorted(one["memory_mb"] for one in part), 0.5) for name, part in parts.items()}
+
+
+def summary(figures: Figures) -> list[str]:
+    """The figures for people."""
+    f = figures
+    return [
+        f"written      {f['commands']:,} commands, {f['payload_mb']:,.0f} MB",
+        f"applied      {f['applied_per_second']:,.0f} a second, snapshots and samples included",
+        f"snapshots    {', '.join(map(str, f['snapshots']))} were taken, a server",
+        f"directory    {f['directory_mb_max']:,.0f} MB at most, a server; the state is {f['state_mb']:g} MB",
+        (
+            f"bound        {BOUND} times the state and the trailing window, {f['bound_mb']:,.0f} MB:"
+            f" {'kept' if f['within_bound'] else 'MISSED'}"
+        ),
+        (
+            f"memory       {f['memory_mb_early']:,.0f} MB in the second fifth of the run,"
+            f" {f['memory_mb_late']:,.0f} MB in the last, of the largest server"
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="growth",
+    question="Do the directories and the memory of a cluster that takes snapshots stay as large as they are?",
+    figure="directory_mb_max",
+    add_options=add_options,
+    run=run,
+    summary=summary,
+)
