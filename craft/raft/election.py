@@ -234,6 +234,11 @@ def handle_request_vote_result(r: RaftState, sender: ServerId, m: RequestVoteRes
 
 
 def _tally(r: RaftState, now: int) -> None:
+    if not membership.stands(r):
+        # It did when it asked. Since then it has learnt that what leaves it out is committed.
+        mark("removed candidate gave up")
+        r.role, r.votes = Role.FOLLOWER, {}
+        return
     suspects = r.doubtful | {r.me} if r.suspect else r.doubtful
     outcome = quorum.vote_outcome(r.configuration, r.votes, suspects)
     if outcome is quorum.Outcome.WON:
