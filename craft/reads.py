@@ -24,7 +24,7 @@ from typing import Any
 from craft import quorum
 from craft.marks import mark
 from craft.messages import GroupReport, ReadReport
-from craft.types import Place, ServerId
+from craft.types import Configuration, Place, ServerId
 
 
 class Waiting:
@@ -113,13 +113,20 @@ class QuorumReads:
 
     def _covered(self, group: int) -> bool:
         latest = max((groups[group] for groups in self._reports.values()), key=lambda g: g.configuration_at)
-        bound = dict(latest.configuration.disks)
         sound = {
             server
             for server, groups in self._reports.items()
-            if not groups[group].suspect and bound.get(server, self._disks[server]) == self._disks[server]
+            if not groups[group].suspect
+            # What it says of itself counts too: a reader that has no log yet knows no founder's disk.
+            and self._is_voter(latest.configuration, server)
+            and self._is_voter(groups[group].configuration, server)
         }
         return quorum.is_quorum(latest.configuration, sound)
+
+    def _is_voter(self, configuration: Configuration, server: ServerId) -> bool:
+        """Is the disk that we heard the one which the configuration names under that id, if it names any?"""
+        disk = self._disks[server]
+        return dict(configuration.disks).get(server, disk) == disk
 
     def _target(self, group: int) -> Place:
         return max(groups[group].last_command for groups in self._reports.values())

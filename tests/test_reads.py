@@ -153,6 +153,21 @@ def test_an_outdated_configuration_widens_the_round() -> None:
     assert reads.completed[0].targets == {0: Place(3, 9)}
 
 
+def test_who_knows_itself_that_it_is_another_machine_does_not_count() -> None:
+    """Soak seed 2924: founder 1's id lives on a new disk, and the reader, new as well, knows no disk at all.
+
+    Both go by the cluster's creation. The new machine knows that it is not the founder, and says so.
+    """
+    alone, impostor = Configuration(frozenset({1})), Configuration(frozenset({1}), disks=((1, "founder"),))
+    reads = begun()
+    reads.report(3, ReadReport(reads.round, (group(configuration=alone),)), 1, "new-3")
+    reads.report(1, ReadReport(reads.round, (group(configuration=impostor),)), 1, "new-1")
+    assert not reads.completed
+    bound = Configuration(frozenset({3}), version=2, disks=((3, "new-3"),))
+    reads.report(4, ReadReport(reads.round, (group(configuration=bound, at=Place(1, 4)),)), 1, "four")
+    assert reads.completed  # who knows the configuration tells it; the reader itself is its only voter by now
+
+
 def test_a_joint_configuration_needs_both_majorities() -> None:
     """A majority of the new servers alone, or of the old alone, is none."""
     reads = begun()

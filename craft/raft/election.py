@@ -204,7 +204,9 @@ def handle_request_vote(r: RaftState, sender: ServerId, m: RequestVote, now: int
         if m.transfer:
             r.transfer_term = m.term
         become_follower(r, m.term, None, now)
-    current = (m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)
+    # Under the id of another disk it has no vote to give, least of all to who does not know it (PROTOCOL 8).
+    ours = membership.counts(r, r.me)
+    current = ours and (m.last_term, m.last_index) >= (r.log.last_term, r.log.last_index)
     if m.pre:
         granted = current and m.term > r.term
         r.send(

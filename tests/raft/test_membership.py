@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from itertools import combinations, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from craft import quorum
+from craft.limits import EngineLimits
+from craft.messages import RequestVote, RequestVoteResult
+from craft.raft import Raft
 from craft.raft.membership import Goal, is_reached, next_step
-from craft.types import Configuration, ServerId
+from craft.types import Configuration, ServerId, empty_recovered
 
 SERVERS = range(1, 6)
 STEPS_MAX = 8
@@ -136,3 +141,26 @@ def test_every_wish_is_reached(chosen: list[tuple[set[int], dict[int, str]]]) ->
             bound.get(server, goal.disks[server]) != goal.disks[server] for server in servers
         )
         assert is_reached(now, goal) or nobody_stays
+
+
+# -- another machine under an id -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pre", [True, False])
+@pytest.mark.parametrize(("named", "granted"), [("founder", False), ("new", True)])
+def test_another_machine_under_a_founders_id_has_no_vote_to_give(
+    named: str, granted: bool, pre: bool
+) -> None:
+    """A founder that was away from the beginning knows nobody's disk: it would count the machine as its peer.
+
+    Two such machines would elect it by the cluster's creation, beside the leader of those who wait elsewhere.
+    """
+    configuration = Configuration(frozenset({1, 2, 3}), disks=((1, named),))
+    [empty] = empty_recovered(1).groups
+    raft = Raft(
+        0, 1, configuration, empty, limits=EngineLimits(), rng=random.Random(0), gone=set(), now=0,
+        disks={1: "new"},
+    )  # fmt: skip
+    raft.step(2, RequestVote(0, 1, 0, 0, pre=pre, transfer=False), 10**12)
+    [(_, answer)] = raft.state.outbox
+    assert isinstance(answer, RequestVoteResult) and answer.granted is granted
