@@ -67,7 +67,7 @@ def refresh(e: EngineState) -> None:
     if not changed:
         return
     e.members_seen = e.members.servers
-    e.was_member = e.was_member or e.is_member  # a snapshot may have told it
+    e.note_membership()  # a snapshot may have told it
     _bind_own(e)
     e.unsettled = True
     heard_of = set(known(e).servers)
@@ -122,6 +122,8 @@ def tick(e: EngineState) -> None:
     if not e.unsettled:
         return
     goal = Goal(e.members.version, e.members.disks())
+    if goal.version > e.wished_version:
+        e.wished_version, e.wished_at = goal.version, e.now.monotonic_ns
     _note_reached(e, goal)
     waiting = e.reached_version < goal.version
     for group in sorted(e.led):
@@ -195,7 +197,8 @@ def _is_ready(e: EngineState, voters: frozenset[ServerId]) -> bool:
 
 
 def _caught_up_here(e: EngineState, r: RaftState) -> frozenset[ServerId]:
-    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS
+    # And heard since it is wanted: who was switched off a moment ago, and is added again, is not there.
+    oldest = max(e.wished_at, e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS)
     there = {
         peer
         for peer, progress in r.progress.items()

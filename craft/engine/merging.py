@@ -84,7 +84,7 @@ def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -
 
     merged = fold(e, group, entry, settle, note_opened)
     if merged.members:
-        e.was_member = e.was_member or e.is_member
+        e.note_membership()
     e.recent.append((merged.position, timestamp, group, entry.index, entry.size, e.digest))
     return merged
 

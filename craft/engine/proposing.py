@@ -198,6 +198,7 @@ def note_taken(e: EngineState, queue: LeaderQueue, proposal: Proposal) -> None:
     queue.bytes -= cost(proposal)
     if proposal.server_id != e.me:
         queue.foreign_bytes -= cost(proposal)
+        queue.foreign.discard(proposal[:3])
 
 
 def note_appended(e: EngineState, r: RaftState, proposals: list[Proposal]) -> None:
@@ -269,6 +270,7 @@ def leader_changed(e: EngineState, group: GroupId) -> None:
         waiting = list(queue.proposals)
         queue.proposals.clear()
         queue.bytes = queue.foreign_bytes = 0
+        queue.foreign.clear()
         refuse(e, group, waiting)
     queue.uncommitted.clear()
     if r.leader_id is None:
@@ -345,12 +347,20 @@ def _is_origin(sender: ServerId, m: Forward) -> bool:
 
 
 def enqueue(e: EngineState, group: GroupId, proposal: Proposal) -> None:
-    """Let a proposal wait for the turn of the group's leader, which is here."""
+    """Let a proposal wait for the turn of the group's leader, which is here.
+
+    One that waits already does not wait twice: else a queue that is slower than the origins' patience is
+    filled by their repetitions, and never empty again.
+    """
     queue = e.queues[group]
+    if proposal.server_id != e.me:
+        if proposal[:3] in queue.foreign:
+            mark("repeated request waits already")
+            return
+        queue.foreign.add(proposal[:3])
+        queue.foreign_bytes += cost(proposal)
     queue.proposals.append(proposal)
     queue.bytes += cost(proposal)
-    if proposal.server_id != e.me:
-        queue.foreign_bytes += cost(proposal)
 
 
 def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) -> None:

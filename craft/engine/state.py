@@ -122,6 +122,7 @@ class LeaderQueue:
     proposals: deque[Proposal] = field(default_factory=deque)
     bytes: int = 0
     foreign_bytes: int = 0  # of other servers
+    foreign: set[tuple[ServerId, int, int]] = field(default_factory=set)  # which requests these are
     uncommitted: deque[Index] = field(default_factory=deque)  # command entries of this leadership in flight
 
 
@@ -303,6 +304,8 @@ class EngineState:
     unsettled: bool = True  # something about the members is under way, or may be
     was_member: bool = False  # who joins has yet to merge that it is wanted
     peers_due: bool = True  # the driver is to be told of them
+    wished_version: int = 0  # the wanted set that is worked for
+    wished_at: int = 0  # monotonic
     reached_version: int = -1  # of the wanted set: every group's final configuration has it
     reached_at: int = 0  # monotonic
     caught_up: dict[GroupId, tuple[int, frozenset[ServerId]]] = field(default_factory=dict)
@@ -366,7 +369,34 @@ class EngineState:
     def removed(self) -> bool:
         """Is this server, or the disk it lives on, no longer wanted, and every group done with it?"""
         done = self.reached_version >= self.members.version
-        return self.was_member and done and not self.is_member
+        return self.was_member and done and not self.is_member and not self._votes
+
+    @property
+    def _votes(self) -> bool:
+        """Does any group count on this disk? Its merge may be far behind that."""
+        return any(
+            self.me in raft.state.configuration.voters and raft.state.bound.get(self.me) == self.disk
+            for raft in self.replicas
+        )
+
+    def note_membership(self) -> None:
+        """Was it this server that the merged set names? One that joined replays its id's former lives first.
+
+        By its disk's name it was; without one where we were told of nothing newer, or a configuration of that
+        set has bound our disk.
+        """
+        member = self.members.servers.get(self.me)
+        if self.was_member or member is None or member.disk not in ("", self.disk):
+            return
+        version = self.members.version
+        self.was_member = (
+            member.disk == self.disk
+            or version >= self.roll.version
+            or any(
+                raft.state.configuration.version <= version and raft.state.bound.get(self.me) == self.disk
+                for raft in self.replicas
+            )
+        )
 
     @property
     def is_member(self) -> bool:

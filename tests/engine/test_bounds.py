@@ -56,6 +56,23 @@ def test_unanswered_requests_are_bounded() -> None:
     c.write_and_wait(0, b"room again")
 
 
+def test_a_request_that_waits_at_a_leader_does_not_wait_twice() -> None:
+    """Soak seed 7580: origins repeat what takes long, and all repetitions would fill the queue for ever."""
+    c = Cluster(limits=EngineLimits(uncommitted_entries_max=1))
+    c.settle_evenly()
+    e = c.servers[0].engine.state
+    once = Proposal(1, 1, 7, 7, 0, bytes(100))
+    queue = e.queues[0]
+    for _ in range(3):
+        proposing.enqueue(e, 0, once)
+    proposing.enqueue(e, 0, once._replace(request=8))
+    assert [one.request for one in queue.proposals] == [7, 8]
+    assert queue.bytes == queue.foreign_bytes == 2 * proposing.cost(once)
+    proposing.note_taken(e, queue, queue.proposals.popleft())
+    proposing.enqueue(e, 0, once)  # it may have been lost since
+    assert [one.request for one in queue.proposals] == [8, 7]
+
+
 def test_no_command_is_taken_below_the_disks_reserve() -> None:
     """Refused by the shell's word;
 

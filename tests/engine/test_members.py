@@ -1,0 +1,103 @@
+"""What a server takes for its own membership, and when a new one counts as there (PROTOCOL 8)."""
+
+from __future__ import annotations
+
+import pytest
+
+from craft.engine import membership
+from craft.engine.state import EngineState
+from craft.membership import Members
+from craft.types import Configuration, Member
+from tests.driver import SECOND, Cluster
+
+ME = 0
+
+
+@pytest.fixture
+def joiner() -> EngineState:
+    """Server 0 as it joins on a new disk: told of version 8, in which nobody has its id; with no log yet."""
+    e = Cluster().servers[ME].engine.state
+    e.disk, e.was_member, e.reached_version = "new", False, 10
+    e.roll = wanted(8)
+    return e
+
+
+def wanted(version: int, disk: str | None = None) -> Members:
+    """A set of servers 1 and 2, and of ours on some disk."""
+    members = Members({1, 2})
+    members.version = version
+    if disk is not None:
+        members.servers[ME] = Member(disk=disk)
+    return members
+
+
+def merge(e: EngineState, members: Members) -> None:
+    e.members = members
+    e.note_membership()
+
+
+def test_a_former_life_of_its_id_is_not_its_own(joiner: EngineState) -> None:
+    """Soak seed 4727: who replays that its id was there, and left, would take itself for removed, and end."""
+    merge(joiner, wanted(3, disk=""))
+    merge(joiner, wanted(8))
+    assert not joiner.removed
+    merge(joiner, wanted(9, disk="new"))
+    assert not joiner.removed
+    merge(joiner, wanted(10))
+    assert joiner.removed
+
+
+def test_who_is_wanted_without_a_disk_is_removed_by_name(joiner: EngineState) -> None:
+    """A set that is no older than what it was told at its joining means this very server."""
+    merge(joiner, wanted(9, disk=""))
+    merge(joiner, wanted(10))
+    assert joiner.removed
+
+
+def test_after_a_restart_its_configuration_tells_who_it_was(joiner: EngineState) -> None:
+    """Its roll is of later than its membership then; but the groups had bound its disk."""
+    joiner.roll = wanted(10)
+    joiner.raft(0).bound = {ME: "new"}
+    merge(joiner, wanted(9, disk=""))
+    merge(joiner, wanted(10))
+    joiner.raft(0).bound = {}
+    assert joiner.removed
+
+
+def test_after_a_restart_its_disks_name_tells_who_it_was(joiner: EngineState) -> None:
+    """A set that named its disk meant nobody else, however old it is."""
+    joiner.roll = wanted(10)
+    merge(joiner, wanted(9, disk="new"))
+    merge(joiner, wanted(10))
+    assert joiner.removed
+
+
+def test_a_configuration_ahead_of_the_merge_tells_nothing_of_former_lives(joiner: EngineState) -> None:
+    """The groups have bound its disk for version 9; the merge is at its id's former life, long before."""
+    for raft in joiner.replicas:
+        raft.state.bound = {ME: "new"}
+        raft.state.configuration = Configuration(frozenset({1, 2}), learners=frozenset({ME}), version=9)
+    merge(joiner, wanted(3, disk=""))
+    merge(joiner, wanted(8))
+    assert not joiner.removed
+
+
+def test_nobody_is_removed_who_votes_in_a_group(joiner: EngineState) -> None:
+    """The merge may be far behind the logs."""
+    merge(joiner, wanted(9, disk="new"))
+    merge(joiner, wanted(10))
+    joiner.raft(1).bound = {ME: "new"}
+    assert not joiner.removed
+
+
+def test_who_was_heard_before_it_was_wanted_is_not_there() -> None:
+    """Soak seed 2770: switched off, and added again a moment later. It cannot have caught up since."""
+    c = Cluster()
+    c.settle_evenly()
+    c.run(SECOND)
+    e = c.servers[ME].engine.state
+    assert membership._caught_up_here(e, e.raft(0)) == {0, 1, 2}
+    c.pause(2)
+    e.wished_at = c.time
+    c.run_until(lambda: 1 in membership._caught_up_here(e, e.raft(0)))
+    assert membership._caught_up_here(e, e.raft(0)) == {0, 1}
