@@ -57,6 +57,7 @@ class Operator:
         self._rolls: dict[str, Members] = {}  # by disk: what its server knew last of the members
         self._asked_at = 0
         self._told_at: dict[ServerId, int] = {}
+        self._wished: set[ServerId] = set()  # whose last change that was asked for adds them
 
     # -- what servers need of it --------------------------------------------------------------------
 
@@ -136,6 +137,8 @@ class Operator:
         if changes:
             try:
                 server.engine.change_members(asked, changes)
+                self._wished -= {one.server for one in changes if isinstance(one, Remove)}
+                self._wished |= {one.server for one in changes if isinstance(one, Add)}
                 self._world.schedule_turn(server, self._world.time)
             except Rejected:
                 pass
@@ -148,10 +151,10 @@ class Operator:
         self._world.say("members", error or f"version {version}")
 
     def _look(self) -> None:
-        """Who is removed is switched off, as an operator would who is told so."""
+        """Who is removed is switched off, as an operator would who is told so, and has not added it again."""
         world = self._world
         for i, server in sorted(world.servers.items()):
-            if server.engine.removed:
+            if server.engine.removed and i not in self._wished:
                 self._retire(i)
         world.at(world.time + LOOK_NS, self._look)
 
@@ -228,7 +231,14 @@ class Operator:
         asked = any(isinstance(one.token, Asked) for e in wanted for one in e.pending.values())
         if missing or asked or max(e.reached_version for e in states) < newest.version:
             return True
-        for i in [i for i in world.ids if i not in newest.servers]:
+        leaving = [i for i in world.ids if i not in newest.servers]
+        for i in sorted(set(leaving) - self._wished):
+            self._retire(i)
+        # Nobody was told what became of their adding. It may be in somebody's log, and come true yet.
+        unknown = self._wished.intersection(leaving)
+        if unknown and (len(unknown) < len(leaving) or any(e.demand for e in states)):
+            return True
+        for i in sorted(unknown):
             self._retire(i)
         return False
 
