@@ -1012,7 +1012,6 @@ MUTANTS = (
 
 ALIVE: tuple[str, ...] = (
     "leader_with_a_hanging_disk_leads_on",
-    "requests_go_to_leaders_only",
     "suspects_report_counts",
     "suspect_infers_a_commit",
     "suspicion_ends_with_the_repeated_past",
