@@ -1,4 +1,4 @@
-"""The simulator as CI runs it: a hundred seeds, and some of them twice.
+"""The simulator as CI runs it: a few hundred seeds, and some of them twice.
 
 A long search is `craft simulate --minutes 60`; what it found is kept in `test_scripts.py`.
 """
@@ -11,8 +11,8 @@ from craft.testing import light, report
 from craft.testing.parallel import HASH_SEEDS, Recipe, Summary, Sweep, attempt, examine
 
 SEEDS_EACH = 20
-FIRSTS = range(1, 101, SEEDS_EACH)
-TWICE = range(106, 111)
+FIRSTS = range(1, 241, SEEDS_EACH)
+TWICE = range(246, 251)
 
 
 def repeat(seed: int) -> str:
