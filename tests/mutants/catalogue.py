@@ -906,6 +906,43 @@ MEMBERSHIP = "craft.raft.membership"
 
 MEMBERS = (
     _mutant(
+        "candidate_that_is_left_out_goes_on",
+        "PROTOCOL 8",
+        "Who learns while it stands that it is left out campaigns all the same.",
+        (f"{ELECTION}:_tally", "if not membership.stands(r):", "if False:"),
+    ),
+    _mutant(
+        "other_machines_vote",
+        "PROTOCOL 8",
+        "Who lives under the id of another disk gives its vote to who does not know that disk.",
+        (f"{ELECTION}:handle_request_vote", "current = ours and ", "current = "),
+    ),
+    _mutant(
+        "reporters_word_of_itself_is_not_asked",
+        "PROTOCOL 6, 8",
+        "A reader that knows no disk counts every reporter as the founder of its id.",
+        ("craft.reads:QuorumReads._covered", "self._is_voter(groups[group].configuration, server)", "True"),
+    ),
+    _mutant(
+        "former_lives_count",
+        "PROTOCOL 8",
+        "A server that joined takes the removal of its id's former machine for its own.",
+        ("craft.engine.state:EngineState.note_membership", "version >= self.roll.version", "True"),
+        ("craft.engine.state:EngineState.removed", "and not self._votes", ""),
+    ),
+    _mutant(
+        "heard_before_it_was_wanted",
+        "PROTOCOL 8",
+        "A server is caught up by what it said before the change that adds it again.",
+        ("craft.engine.membership:_caught_up_here", "max(e.wished_at, ", "max(0, "),
+    ),
+    _mutant(
+        "requests_wait_twice",
+        "PROTOCOL 5",
+        "A leader's queue takes every repetition of what waits in it.",
+        ("craft.engine.proposing:enqueue", "if proposal[:3] in queue.foreign:", "if False:"),
+    ),
+    _mutant(
         "joint_is_left_out",
         "Raft 6; dissertation 4.3; PROTOCOL 8",
         "From one set of voters to the next at once.",
@@ -1011,6 +1048,12 @@ MUTANTS = (
 )
 
 ALIVE: tuple[str, ...] = (
+    "candidate_that_is_left_out_goes_on",
+    "other_machines_vote",
+    "reporters_word_of_itself_is_not_asked",
+    "former_lives_count",
+    "heard_before_it_was_wanted",
+    "requests_wait_twice",
     "leader_with_a_hanging_disk_leads_on",
     "suspects_report_counts",
     "suspect_infers_a_commit",
