@@ -236,7 +236,7 @@ class Operator:
             self._retire(i)
         # Nobody was told what became of their adding. It may be in somebody's log, and come true yet.
         unknown = self._wished.intersection(leaving)
-        if unknown and (len(unknown) < len(leaving) or any(e.demand for e in states)):
+        if unknown and (len(unknown) < len(leaving) or any(e.demand for e in wanted)):
             return True
         for i in sorted(unknown):
             self._retire(i)
