@@ -126,7 +126,7 @@ class QuorumReads:
     def _is_voter(self, configuration: Configuration, server: ServerId) -> bool:
         """Is the disk that we heard the one which the configuration names under that id, if it names any?"""
         disk = self._disks[server]
-        return dict(configuration.disks).get(server, disk) == disk
+        return all(named == disk for one, named in configuration.disks if one == server)
 
     def _target(self, group: int) -> Place:
         return max(groups[group].last_command for groups in self._reports.values())

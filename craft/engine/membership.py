@@ -67,7 +67,7 @@ def refresh(e: EngineState) -> None:
     if not changed:
         return
     e.members_seen = e.members.servers
-    e.note_membership()  # a snapshot may have told it
+    note_own(e)  # a snapshot may have told it
     _bind_own(e)
     e.unsettled = True
     heard_of = set(known(e).servers)
@@ -97,6 +97,26 @@ def _forget(e: EngineState, peer: ServerId) -> None:
     e.gone.discard(peer)
     e.disks.pop(peer, None)
     e.fetches = {key: index for key, index in e.fetches.items() if key[0] != peer}
+
+
+def note_own(e: EngineState) -> None:
+    """Was it this server that the merged set names? One that joined replays its id's former lives first.
+
+    By its disk's name it was; without one where we were told of nothing newer, or a configuration of that set
+    has bound our disk.
+    """
+    member = e.members.servers.get(e.me)
+    if e.was_member or member is None or member.disk not in ("", e.disk):
+        return
+    version = e.members.version
+    e.was_member = (
+        member.disk == e.disk
+        or version >= e.roll.version
+        or any(
+            raft.state.configuration.version <= version and raft.state.bound.get(e.me) == e.disk
+            for raft in e.replicas
+        )
+    )
 
 
 def tell(e: EngineState, out: Ready) -> None:

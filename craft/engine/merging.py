@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from craft.engine import proposing, rungs
+from craft.engine import membership, proposing, rungs
 from craft.engine.loading import begin_load, deliver_entries
 from craft.engine.state import Applied, EngineState, LoadPurpose
 from craft.folding import fold
@@ -84,7 +84,7 @@ def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -
 
     merged = fold(e, group, entry, settle, note_opened)
     if merged.members:
-        e.note_membership()
+        membership.note_own(e)
     e.recent.append((merged.position, timestamp, group, entry.index, entry.size, e.digest))
     return merged
 

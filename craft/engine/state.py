@@ -375,27 +375,9 @@ class EngineState:
     def _votes(self) -> bool:
         """Does any group count on this disk? Its merge may be far behind that."""
         return any(
-            self.me in raft.state.configuration.voters and raft.state.bound.get(self.me) == self.disk
+            self.me in raft.state.configuration.voters | raft.state.configuration.outgoing
+            and raft.state.bound.get(self.me) == self.disk
             for raft in self.replicas
-        )
-
-    def note_membership(self) -> None:
-        """Was it this server that the merged set names? One that joined replays its id's former lives first.
-
-        By its disk's name it was; without one where we were told of nothing newer, or a configuration of that
-        set has bound our disk.
-        """
-        member = self.members.servers.get(self.me)
-        if self.was_member or member is None or member.disk not in ("", self.disk):
-            return
-        version = self.members.version
-        self.was_member = (
-            member.disk == self.disk
-            or version >= self.roll.version
-            or any(
-                raft.state.configuration.version <= version and raft.state.bound.get(self.me) == self.disk
-                for raft in self.replicas
-            )
         )
 
     @property

@@ -33,7 +33,7 @@ def wanted(version: int, disk: str | None = None) -> Members:
 
 def merge(e: EngineState, members: Members) -> None:
     e.members = members
-    e.note_membership()
+    membership.note_own(e)
 
 
 def test_a_former_life_of_its_id_is_not_its_own(joiner: EngineState) -> None:

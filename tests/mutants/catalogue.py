@@ -927,7 +927,7 @@ MEMBERS = (
         "former_lives_count",
         "PROTOCOL 8",
         "A server that joined takes the removal of its id's former machine for its own.",
-        ("craft.engine.state:EngineState.note_membership", "version >= self.roll.version", "True"),
+        ("craft.engine.membership:note_own", "version >= e.roll.version", "True"),
         ("craft.engine.state:EngineState.removed", "and not self._votes", ""),
     ),
     _mutant(
