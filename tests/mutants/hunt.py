@@ -2,17 +2,20 @@
 
 `kills.json` keeps for each mutant the seed that caught it, which is also how many seeds that took, and the
 property; the tests run that seed alone. No seed list and no schedule is made for a mutant: a hunt begins at
-seed 1 and goes up.
+seed 1 and goes up, past those seeds that cannot reach what the mutant changes (no snapshots, no members that
+come and go).
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from craft.testing import run, swarm
+from craft.testing.plan import Plan
 from tests.mutants.catalogue import MUTANTS, Mutant
 
 KILLS = Path(__file__).with_name("kills.json")
@@ -22,6 +25,15 @@ SEEDS_MAX = 20_000
 
 CPU_SECONDS_MAX = 600
 """Or longer than this."""
+
+
+NEEDS: dict[str, Callable[[Plan], bool]] = {
+    "": lambda _: True,
+    "snapshots": lambda plan: plan.snapshots is not None,
+    "own data": lambda plan: plan.snapshots is not None and plan.snapshots.kept is not None,
+    "members": lambda plan: bool(plan.changes),
+}
+"""Which seeds can reach what a mutant changes. All others run as they would without it."""
 
 
 class Kill(NamedTuple):
@@ -42,8 +54,10 @@ def attempt(mutant: Mutant, seed: int) -> tuple[str, str] | None:
 
 def hunt(mutant: Mutant, *, first: int = 1, cpu_seconds_max: float = CPU_SECONDS_MAX) -> Kill | None:
     """Seeds from the first on; None where the mutant lives."""
-    began = time.process_time()
+    began, reaches = time.process_time(), NEEDS[mutant.needs]
     for seed in range(first, first + SEEDS_MAX):
+        if not reaches(swarm.draw(seed)):
+            continue
         found = attempt(mutant, seed)
         spent = time.process_time() - began
         if found is not None:
