@@ -18,7 +18,7 @@ class Mutant:
     what: str
     rewrites: tuple[Rewrite, ...]
     needs: str = ""
-    """What a seed must draw for this to make any difference: a hunt passes over the others. Empty: nothing."""
+    """What a seed must draw for this to make a difference: a hunt passes over the others. Empty: nothing."""
 
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:
