@@ -87,8 +87,7 @@ def link_restored(e: EngineState, peer_id: ServerId) -> None:
     e.snapshots.sending.pop(peer_id, None)
     receiving = e.snapshots.receiving
     if receiving is not None and receiving.peer == peer_id and receiving.begun:
-        receiving.arrived = receiving.written  # what was under way is lost
-        _go_on(e, receiving)
+        _go_on(e, receiving)  # what was asked for is lost; what has arrived is on its way to our disk
 
 
 def want(e: EngineState, peer_id: ServerId) -> None:

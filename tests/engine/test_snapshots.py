@@ -136,6 +136,27 @@ def test_a_transfer_survives_lost_and_repeated_frames() -> None:
     cluster.check_answers()
 
 
+def test_pieces_on_their_way_to_the_disk_outlive_a_connection() -> None:
+    """Soak seed 16837: asked for again, they were written twice, and ended the server."""
+    cluster = lagging()
+    cluster.start(2)
+    snapshots = cluster.servers[2].engine.state.snapshots
+
+    def is_being_written() -> bool:
+        receiving = snapshots.receiving
+        return receiving is not None and receiving.arrived > receiving.written > 2000
+
+    cluster.run_until(is_being_written)
+    assert snapshots.receiving is not None
+    peer = snapshots.receiving.peer
+    cluster.unlink(2, peer)
+    cluster.link(2, peer)
+    cluster.run_until(lambda: cluster.servers[2].position >= cluster.servers[0].position)
+    assert not cluster.ended
+    cluster.settle()
+    cluster.check_answers()
+
+
 def test_a_receiver_that_restarts_half_way_goes_on_where_it_was() -> None:
     """Whole blocks that have arrived are not sent again."""
     cluster = lagging()
