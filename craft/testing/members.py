@@ -263,8 +263,13 @@ class Operator:
                 changes.append(Remove(i))
             elif member.disk not in ("", world.disks[i].disk_id) or (not member.disk and self._refused(i)):
                 changes.append(Add(i, self.address(i), world.disks[i].disk_id))
+        others = [
+            Add(i, self.address(i), world.disks[i].disk_id) for i in world.ids if i not in newest.servers
+        ]
         if all(i not in world.ids for i in newest.servers):  # somebody must stay
-            changes += [Add(i, self.address(i), world.disks[i].disk_id) for i in world.ids]
+            changes += others
+        elif others and len(changes) == len(newest.servers):  # who holds what was written comes back first
+            return list[Change](others)
         return changes
 
     def _refused(self, i: ServerId) -> bool:
