@@ -240,7 +240,7 @@ class Operator:
             return True
         for i in sorted(unknown):
             self._retire(i)
-        return False
+        return bool(leaving)  # who knew only them is stranded now
 
     def _tell_stranded(self, ready: list[SimServer]) -> None:
         """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
