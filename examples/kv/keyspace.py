@@ -1,0 +1,200 @@
+"""The data: keys with their values, versions and deadlines; a view to read them, an editor to change them.
+
+Knows: which key is there at a time, and when it last changed. Must not know: commands, replies, any clock.
+
+Invariants:
+- `now` (ms) comes from outside and never falls along the merged log. A key is gone as soon as now > deadline,
+  whether or not it has been removed.
+- Only an `Editor` changes data, and only while a batch is applied: what is removed, and at which position,
+  follows from the log alone. Expired keys are removed when an editor meets them, and by a sweep of at most
+  `SWEEP_KEYS_MAX` a batch in the order (deadline, key).
+- A key's version is the position of its last change. That of an absent key is kept for its slot (the last
+  removal there), so that a key which came and went in between is not taken for unchanged; the price is a
+  false alarm where another key of the slot went.
+- `heap` holds every deadline, and some that are no longer true (less than it holds true ones, and a few).
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from examples.kv.slots import Index, slot
+from examples.kv.values import Hash, Value
+
+SWEEP_KEYS_MAX = 1000
+"""About a millisecond a batch, so that many keys with one deadline do not hold a server up."""
+
+HEAP_SLACK = 64
+
+
+class Keyspace:
+    """All data of one server."""
+
+    __slots__ = ("deadlines", "epoch", "flushed_at", "gone", "heap", "index", "values", "versions")
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, Value] = {}
+        self.versions: dict[bytes, int] = {}
+        self.deadlines: dict[bytes, int] = {}
+        self.heap: list[tuple[int, bytes]] = []
+        self.gone: dict[int, int] = {}
+        """Slot → the position of the last removal in it."""
+        self.flushed_at = 0
+        self.epoch = 0
+        """How many forks have been taken; a hash of an earlier one is copied before it changes."""
+        self.index: Index | None = None
+        """Built by the first SCAN."""
+
+    def fork(self) -> Keyspace:
+        """The data as they are now, to be read only. Copies three tables and no value."""
+        fork = Keyspace()
+        fork.values, fork.versions = self.values.copy(), self.versions.copy()
+        fork.deadlines, fork.gone = self.deadlines.copy(), self.gone.copy()
+        fork.flushed_at = self.flushed_at
+        self.epoch += 1
+        return fork
+
+    def rebuild_heap(self) -> None:
+        """Only the deadlines that are true."""
+        self.heap = [(deadline, key) for key, deadline in self.deadlines.items()]
+        heapify(self.heap)
+
+
+class View:
+    """The data as they are seen at a time."""
+
+    __slots__ = ("now", "space", "values")
+
+    def __init__(self, space: Keyspace, now: int) -> None:
+        self.space = space
+        self.now = now
+        self.values = space.values
+
+    def value(self, key: bytes) -> Value | None:
+        """A key's value, None where it is absent or expired."""
+        if key in self.space.deadlines and self.is_due(key):
+            return None
+        return self.values.get(key)
+
+    def is_due(self, key: bytes) -> bool:
+        """Is its deadline over?"""
+        deadline = self.space.deadlines.get(key)
+        return deadline is not None and deadline < self.now
+
+    def deadline(self, key: bytes) -> int | None:
+        """When a key that is there expires; None: never."""
+        return self.space.deadlines.get(key)
+
+    def version(self, key: bytes) -> int:
+        """The position of the last change of a key, whether it is there or not."""
+        if self.value(key) is None:
+            return max(self.space.gone.get(slot(key), 0), self.space.flushed_at)
+        return self.space.versions[key]
+
+    def keys(self) -> list[bytes]:
+        """All that are there, in the order in which they came."""
+        due = self.due()
+        return [key for key in self.values if key not in due] if due else list(self.values)
+
+    def count(self) -> int:
+        """How many are there."""
+        return len(self.values) - len(self.due())
+
+    def due(self) -> set[bytes]:
+        """Those that have expired but are held. Walks the top of the heap: costs what it finds."""
+        heap, found, pending = self.space.heap, set(), [0]
+        while pending:
+            place = pending.pop()
+            if place < len(heap) and heap[place][0] < self.now:
+                deadline, key = heap[place]
+                if self.space.deadlines.get(key) == deadline:
+                    found.add(key)
+                pending += (2 * place + 1, 2 * place + 2)
+        return found
+
+    def index(self) -> Index:
+        """The keys by slot; expired ones may be among them."""
+        if self.space.index is None:
+            self.space.index = Index(self.values)
+        return self.space.index
+
+
+class Editor(View):
+    """A view that changes what it sees; every change carries its position."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, space: Keyspace, now: int, position: int) -> None:
+        super().__init__(space, now)
+        self.position = position
+
+    def value(self, key: bytes) -> Value | None:
+        """As a view; an expired key is removed when it is met."""
+        if key in self.space.deadlines and self.is_due(key):
+            self.remove(key)
+        return self.values.get(key)
+
+    def sweep(self) -> None:
+        """Remove expired keys, the longest expired first."""
+        heap, removed = self.space.heap, 0
+        # Deadlines that are no longer true do not count: how many there are depends on the last restart.
+        while heap and heap[0][0] < self.now and removed < SWEEP_KEYS_MAX:
+            deadline, key = heappop(heap)
+            if self.space.deadlines.get(key) == deadline:
+                self.remove(key)
+                removed += 1
+
+    def put(self, key: bytes, value: Value, deadline: int | None = None) -> None:
+        """Set a key with its deadline, whatever it was before."""
+        self.replace(key, value)
+        if deadline is not None:
+            self.set_deadline(key, deadline)
+        elif self.space.deadlines:
+            self.space.deadlines.pop(key, None)
+
+    def replace(self, key: bytes, value: Value) -> None:
+        """Set a key and keep its deadline. The caller has looked at it, so it is not an expired one's."""
+        self.values[key] = value
+        self.space.versions[key] = self.position
+        if self.space.index is not None:
+            self.space.index.add(key)
+
+    def touch(self, key: bytes) -> None:
+        """Something about a key that is there has changed."""
+        self.space.versions[key] = self.position
+
+    def set_deadline(self, key: bytes, deadline: int | None) -> None:
+        """Let a key that is there expire, or (None) stay."""
+        self.touch(key)
+        if deadline is None:
+            self.space.deadlines.pop(key, None)
+            return
+        self.space.deadlines[key] = deadline
+        heappush(self.space.heap, (deadline, key))
+        if len(self.space.heap) > 2 * len(self.space.deadlines) + HEAP_SLACK:
+            self.space.rebuild_heap()
+
+    def remove(self, key: bytes) -> None:
+        """Take a key away that is held, expired or not."""
+        del self.values[key]
+        del self.space.versions[key]
+        self.space.deadlines.pop(key, None)
+        self.space.gone[slot(key)] = self.position
+        if self.space.index is not None:
+            self.space.index.discard(key)
+
+    def flush(self) -> None:
+        """Take everything away."""
+        space = self.space
+        space.flushed_at = self.position
+        for table in (space.values, space.versions, space.deadlines, space.heap, space.gone):
+            table.clear()
+        if space.index is not None:
+            space.index.clear()
+
+    def owned(self, key: bytes, held: Hash) -> Hash:
+        """A key's hash as one that may be changed: a copy takes its place if a fork may still read it."""
+        if held.epoch != self.space.epoch:
+            held = held.copy(self.space.epoch)
+            self.values[key] = held
+        return held
