@@ -1,0 +1,134 @@
+"""The store as craft's state machine: commands from the merged log, reads from what has been applied.
+
+Knows: craft's port (`Batch`, snapshots), how commands are packed. Must not know: connections, clocks.
+
+Invariants:
+- A command is a msgpack array: of a Redis command's arguments, or of two lists for a transaction (watched
+  keys with their versions, and commands). What is neither gets an error as its answer: nothing in the log
+  can stop a server.
+- Time is the batch's merged timestamp in ms, a change's version is its position: equal on all servers.
+- Every answer is a plain value (`replies.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgpack
+
+import craft
+from examples.kv import snapshots
+from examples.kv.commands import Args, answer, execute, transact
+from examples.kv.keyspace import Editor, Keyspace, View
+from examples.kv.replies import Refused, Reply
+
+NS_PER_MS = 1_000_000
+MALFORMED = "ERR malformed command"
+
+
+def pack_command(args: Sequence[bytes]) -> bytes:
+    """A command for the log."""
+    packed: bytes = msgpack.packb(args)
+    return packed
+
+
+def pack_transaction(commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()) -> bytes:
+    """Commands executed as one, unless a watched key has another version by then (`KeyValue.version`)."""
+    packed: bytes = msgpack.packb((watched, commands))
+    return packed
+
+
+class KeyValue:
+    """The replicated key-value store."""
+
+    def __init__(self) -> None:
+        self.space = Keyspace()
+        self.now = 0
+        """Of the last batch, in ms."""
+        self.position = 0
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def apply_batch(self, batch: craft.Batch) -> list[Reply]:
+        """Execute a batch's commands; one reply each."""
+        self.now, self.position = batch.timestamp // NS_PER_MS, batch.position
+        editor = Editor(self.space, self.now, self.position)
+        editor.sweep()
+        return [apply(editor, command) for command in batch]
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    def read(self, args: Args, now: int) -> Reply:
+        """What a command that changes nothing answers at a time (ms; the last batch's, if that is later)."""
+        return answer(self.view(now), args)
+
+    def version(self, key: bytes, now: int) -> int:
+        """The position of a key's last change, for WATCH and ETags; also of one that is not there."""
+        return self.view(now).version(key)
+
+    def view(self, now: int) -> View:
+        """The data at a time: expired keys may have been removed up to the last batch's, never earlier."""
+        return View(self.space, max(now, self.now))
+
+    def query(self, query: bytes) -> Reply:
+        """A packed command, answered at the last batch's time."""
+        try:
+            return answer(self.view(self.now), checked(unpack(query)))
+        except Refused as refused:
+            return refused.reply
+
+    # -- snapshots ---------------------------------------------------------------------------------
+
+    def snapshot(self) -> Callable[[], Iterable[bytes]]:
+        """Fork the data; the chunks are made later, from the fork."""
+        fork, now, position = self.space.fork(), self.now, self.position
+        return lambda: snapshots.write(fork, now=now, position=position)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Take over a snapshot; what was there stays if it is not complete."""
+        self.space, self.now, self.position = snapshots.read(chunks)
+
+
+def apply(editor: Editor, command: bytes) -> Reply:
+    """One command of the log, or a transaction; it is read to its end before any of it is executed."""
+    try:
+        content = unpack(command)
+        if isinstance(content[0], bytes):
+            return execute(editor, checked(content))
+        watched, commands = checked_transaction(content)
+    except Refused as refused:
+        return refused.reply
+    return transact(editor, watched, commands)
+
+
+def unpack(command: bytes) -> Any:
+    """The array of a command; text counts as its bytes."""
+    try:
+        content = msgpack.unpackb(command, raw=True)
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+        raise Refused(MALFORMED) from None
+    if not isinstance(content, list) or not content:
+        raise Refused(MALFORMED)
+    return content
+
+
+def checked(args: Any) -> Args:
+    """The arguments of a command: some, and all bytes."""
+    if not isinstance(args, list) or not args or not all(isinstance(arg, bytes) for arg in args):
+        raise Refused(MALFORMED)
+    return args
+
+
+def checked_transaction(content: list[Any]) -> tuple[list[tuple[bytes, int]], list[Args]]:
+    """The watched keys with their versions, and the commands."""
+    try:
+        watched, commands = content
+        versions = [(key, version) for key, version in watched]
+        well_formed = all(isinstance(key, bytes) and isinstance(version, int) for key, version in versions)
+        transaction = versions, [checked(args) for args in commands]
+    except (ValueError, TypeError):
+        raise Refused(MALFORMED) from None
+    if not well_formed:
+        raise Refused(MALFORMED)
+    return transaction
