@@ -4,7 +4,7 @@ Knows: how such numbers are read, rounded and printed. Must not know: commands, 
 
 Invariants:
 - No float of the machine takes part: the same bytes on every server, whatever its processor.
-- A finite number is an exact fraction that a long double can hold; only infinities are floats.
+- A finite number is m * 2**e with at most 64 bits in m; only infinities are floats.
 
 Reference: Redis 7.0, util.c, string2ld() and ld2string(LD_STR_HUMAN); IEEE 754 double extended precision.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
+from typing import NamedTuple
 
 MANTISSA_BITS = 64
 EXPONENT_MIN = -16445
@@ -37,7 +37,16 @@ HEXADECIMAL = re.compile(
 )
 INFINITE = re.compile(rb"([+-]?)(?:inf|infinity)", re.IGNORECASE)
 
-Number = Fraction | float
+
+class Finite(NamedTuple):
+    """mantissa * 2**exponent, the mantissa with its sign."""
+
+    mantissa: int
+    exponent: int
+
+
+ZERO = Finite(0, 0)
+Number = Finite | float
 """A finite long double, or an infinity."""
 
 
@@ -59,45 +68,69 @@ def scaled(found: re.Match[bytes], *, base: int, step: int) -> Number | None:
     sign, whole, part, exponent_text = found.groups(b"")
     mantissa = to_natural(whole + part) if base == 10 else int(whole + part, base)
     if mantissa == 0:
-        return Fraction(0)
-    if len(exponent_text.lstrip(b"+-0")) > EXPONENT_DIGITS_MAX:
+        return ZERO
+    exponent_digits = exponent_text.lstrip(b"+-0") or b"0"
+    if len(exponent_digits) > EXPONENT_DIGITS_MAX:
         return None
-    exponent = int(exponent_text or b"0") - len(part) * (1 if base == 10 else 4)
+    exponent = -int(exponent_digits) if exponent_text.startswith(b"-") else int(exponent_digits)
+    exponent -= len(part) * (1 if base == 10 else 4)
     if abs(exponent * math.log10(step) + mantissa.bit_length() * math.log10(2)) > DECIMAL_EXPONENT_MAX:
         return None
-    exact = mantissa * Fraction(step) ** exponent
-    number = rounded(-exact if sign == b"-" else exact)
+    mantissa = -mantissa if sign == b"-" else mantissa
+    if base == 16:
+        number = rounded(mantissa, 1, exponent)
+    elif exponent < 0:
+        number = rounded(mantissa, 10**-exponent)
+    else:
+        number = rounded(mantissa * 10**exponent, 1)
     # A text beyond the largest number is refused (ERANGE), and so is one that underflows to zero.
-    return None if number == 0 or isinstance(number, float) else number
+    return None if number == ZERO or isinstance(number, float) else number
 
 
-def rounded(exact: Fraction) -> Number:
-    """The nearest number of 64 significant bits, ties to the even one; an infinity where it is too large."""
-    if exact == 0:
-        return exact
-    exponent = exact.numerator.bit_length() - exact.denominator.bit_length() - MANTISSA_BITS
-    # The quotient of n and m bits has n - m or n - m + 1 bits; so one of two exponents gives 64.
-    if abs(exact) >= Fraction(2) ** (exponent + MANTISSA_BITS):
-        exponent += 1
-    unit = Fraction(2) ** max(exponent, EXPONENT_MIN)
-    number = round(exact / unit) * unit
-    if abs(number) >= Fraction(2) ** EXPONENT_MAX:
-        return math.inf if number > 0 else -math.inf
-    return number
+def rounded(numerator: int, denominator: int, exponent: int = 0) -> Number:
+    """The number of 64 bits nearest to a fraction times 2**exponent; an infinity where that is too large."""
+    if numerator == 0:
+        return ZERO
+    size = abs(numerator)
+    # A quotient of a by b bits has a - b or a - b + 1 bits: here 64, or one too many.
+    shift = MANTISSA_BITS - size.bit_length() + denominator.bit_length()
+    shift = min(shift, exponent - EXPONENT_MIN)
+    mantissa = quotient(size, denominator, shift)
+    if mantissa.bit_length() > MANTISSA_BITS:
+        shift -= 1
+        mantissa = quotient(size, denominator, shift)
+    if mantissa == 0:
+        return ZERO
+    if mantissa.bit_length() + exponent - shift > EXPONENT_MAX:
+        return math.inf if numerator > 0 else -math.inf
+    return Finite(mantissa if numerator > 0 else -mantissa, exponent - shift)
+
+
+def quotient(size: int, denominator: int, shift: int) -> int:
+    """The integer nearest to size * 2**shift / denominator, of two the even one."""
+    if shift >= 0:
+        size <<= shift
+    else:
+        denominator <<= -shift
+    whole, rest = divmod(size, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
 
 
 def add(one: Number, other: Number) -> Number:
     """The sum, rounded; an infinity or NaN where one takes part or it is too large."""
     if isinstance(one, float) or isinstance(other, float):
         return (one if isinstance(one, float) else 0.0) + (other if isinstance(other, float) else 0.0)
-    return rounded(one + other)
+    low = min(one.exponent, other.exponent)
+    first = one.mantissa << (one.exponent - low)
+    second = other.mantissa << (other.exponent - low)
+    return rounded(first + second, 1, low)
 
 
-def print_human(number: Fraction) -> bytes:
+def print_human(number: Finite) -> bytes:
     """`%.17Lf`, without zeros at the end and without a point that nothing follows."""
-    units = round(number * 10**PLACES)
-    sign = b"-" if units < 0 else b""
-    whole, part = divmod(abs(units), 10**PLACES)
+    units = quotient(abs(number.mantissa) * 10**PLACES, 1, number.exponent)
+    sign = b"-" if number.mantissa < 0 and units else b""
+    whole, part = divmod(units, 10**PLACES)
     return sign + (from_natural(whole) + b".%017d" % part).rstrip(b"0").rstrip(b".")
 
 

@@ -90,7 +90,7 @@ def read(chunks: Iterable[bytes]) -> Restored:
     """The keyspace of a snapshot; ValueError if it is none, or is not complete."""
     stream = unpacked(chunks)
     header = next(stream, None)
-    if header is None or header[:2] != [NAME, FORMAT]:
+    if not isinstance(header, list) or header[:2] != [NAME, FORMAT]:
         raise ValueError("this is no snapshot of the key-value store, or one of another format")
     space = Keyspace()
     _, _, space.flushed_at, now, position = header
