@@ -26,16 +26,31 @@ TABLE: dict[bytes, Command] = {
     for command in theme.COMMANDS
 }
 
+CONTAINERS = frozenset(name.partition(b"|")[0] for name in TABLE if b"|" in name)
+"""Commands that do nothing without the name of another behind them."""
+
 QUOTED_BYTES_MAX = 128
 
 
 def find(args: Args) -> Command:
     """The command that arguments name; refused (as a queue of MULTI does) if unknown or of a wrong arity."""
-    command = TABLE.get(args[0].upper())
-    if command is None:
-        raise unknown(args)
+    command = TABLE.get(args[0].upper()) or contained(args)
     if len(args) != command.arity and (command.arity > 0 or len(args) < -command.arity):
-        raise wrong_arity(args[0])
+        raise wrong_arity(command.name)
+    return command
+
+
+def contained(args: Args) -> Command:
+    """A command of a container; refused where there is none of the name."""
+    container = args[0].upper()
+    if container not in CONTAINERS:
+        raise unknown(args)
+    if len(args) == 1:
+        raise wrong_arity(container)
+    command = TABLE.get(b"%b|%b" % (container, args[1].upper()))
+    if command is None:
+        name = c_string(args[1])[:QUOTED_BYTES_MAX]
+        raise Refused(b"ERR unknown subcommand '%b'. Try %b HELP." % (name, container))
     return command
 
 

@@ -7,7 +7,7 @@ Reference: Redis 7.0, db.c, object.c.
 
 from __future__ import annotations
 
-from examples.kv.commands.arguments import SYNTAX, Args, integer, wrong_arity
+from examples.kv.commands.arguments import SYNTAX, Args, integer
 from examples.kv.commands.table import ALL_KEYS, NO_KEYS, TWO_KEYS, Command, Read, Write
 from examples.kv.keyspace import Editor, View
 from examples.kv.replies import OK, Refused, Reply
@@ -125,12 +125,8 @@ def flush(editor: Editor, args: Args) -> Reply:
     return OK
 
 
-def object_(view: View, args: Args) -> Reply:
+def object_encoding(view: View, args: Args) -> Reply:
     """OBJECT ENCODING key."""
-    if args[1].upper() != b"ENCODING":
-        raise Refused(b"ERR unknown subcommand '%b'. Try OBJECT HELP." % args[1][:128])
-    if len(args) != 3:
-        raise wrong_arity(b"object|encoding")
     value = view.value(args[2])
     return None if value is None else encoding(value)
 
@@ -148,5 +144,5 @@ COMMANDS: tuple[Command, ...] = (
     Read(b"DBSIZE", 1, dbsize, NO_KEYS),
     Write(b"FLUSHDB", -1, flush, NO_KEYS),
     Write(b"FLUSHALL", -1, flush, NO_KEYS),
-    Read(b"OBJECT", -2, object_, (2, 2, 1)),
+    Read(b"OBJECT|ENCODING", 3, object_encoding, (2, 2, 1)),
 )

@@ -25,6 +25,7 @@ class Read:
     """A command that changes nothing: any server may answer it from what it has."""
 
     name: bytes
+    """In capitals; with a `|` between a container's name and its own."""
     arity: int
     """How many arguments with the name; negative: at least so many."""
     function: Callable[[View, Args], Reply]
