@@ -1,0 +1,1 @@
+"""The key-value example: its engine against stories, a real Redis, and the simulator."""
