@@ -92,6 +92,8 @@ DIALOGUES: dict[str, list[tuple[str, Any]]] = {
         ("EXPIRE k 100 XX", 0),
         ("EXPIRE k 100 NX", 1),
         ("EXPIRE k 50 GT", 0),
+        ("EXPIRE k 100 GT", 0),
+        ("EXPIRE k 100 LT", 0),
         ("EXPIRE k 50 LT", 1),
         (
             "EXPIRE k 50 NX GT",

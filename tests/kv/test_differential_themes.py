@@ -86,6 +86,20 @@ def test_common_subsequences_are_the_same_ones(redis: Connection) -> None:
     compare(redis, Store(), commands)
 
 
+def test_conditions_of_deadlines_hold_where_they_do_there(redis: Connection) -> None:
+    """Every pair of options, for every order of the old deadline and the new one, equal ones included."""
+    commands = []
+    words = [b"NX", b"XX", b"GT", b"LT"]
+    options = [[], *([word] for word in words), *([one, other] for one in words for other in words)]
+    times = [b"4100000000000", b"4200000000000"]
+    for option in options:
+        for old in (None, *times):
+            for new in (*times, b"1000"):
+                commands.append([b"SET", b"k", b"v", *([b"PXAT", old] if old else [])])
+                commands += [[b"PEXPIREAT", b"k", new, *option], [b"PEXPIRETIME", b"k"], [b"GET", b"k"]]
+    compare(redis, Store(time.time_ns() // 1_000_000), commands)
+
+
 def test_a_hash_grows_out_of_the_listpack_where_it_does_there(redis: Connection) -> None:
     """At 513 fields, or a field or value of 65 bytes; and it never shrinks back."""
     commands = [[b"HSET", b"h", b"f%d" % number, b"v"] for number in range(514)]
