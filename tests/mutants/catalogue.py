@@ -1056,7 +1056,6 @@ MUTANTS = (
 )
 
 ALIVE: tuple[str, ...] = (
-    "candidate_that_is_left_out_goes_on",
     "other_machines_vote",
     "reporters_word_of_itself_is_not_asked",
     "former_lives_count",
