@@ -192,8 +192,9 @@ async def test_a_directory_of_another_server_is_refused(
     (own, *_) = configs(tmp_path, 3, 3)
     process = ServerProcess(own, tmp_path, LEDGER)
     await process.start()
-    with trio.fail_after(20):
-        while not (tmp_path / "server-1" / "identity").exists():  # noqa: ASYNC110  # another process makes it
+    directory = tmp_path / "server-1"
+    with trio.fail_after(20):  # killed while it is being made it would be nobody's yet, and made anew
+        while not (directory / "identity").exists() or (directory / "creating").exists():  # noqa: ASYNC110
             await trio.sleep(0.02)
     await process.kill()
     foreign = dataclasses.replace(own, **change)
