@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgpack
 
 from craft.config import Config
-from craft.errors import DamagedStorage
+from craft.errors import DamagedStorage, WrongDirectory
 from craft.membership import Members
 from craft.types import ServerId
 
@@ -69,8 +69,13 @@ def founding(config: Config) -> Roll:
 def settled(config: Config, roll: Roll) -> Config:
     """The configuration with what the roll knows: the number of groups, and where the members are.
 
-    The roll's addresses come later than the file's. Our own is that of the file, if it has one.
+    The roll's addresses come later than the file's. Our own is that of the file, if it has one. Raises
+    WrongDirectory where the file names another number of groups.
     """
+    if config.groups not in (None, roll.groups):
+        raise WrongDirectory(
+            f"groups is {config.groups}, and the cluster was created with {roll.groups}: that never changes"
+        )
     known = {**config.servers, **{i: a for i, a in roll.addresses.items() if i in roll.members.servers}}
     kept = {server: address for server, address in known.items() if server in roll.members.servers}
     own = config.servers.get(config.server_id) or config.listen or kept.get(config.server_id, "")

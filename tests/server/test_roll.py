@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from craft import Config, DamagedStorage
+from craft import Config, DamagedStorage, WrongDirectory
 from craft.membership import Add, Remove, encode_changes
 from craft.server.joining import renewed
 from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
@@ -62,3 +63,11 @@ async def test_a_server_that_was_away_learns_of_newer_members_at_its_start() -> 
         elsewhere = old._replace(groups=old.groups + 1)
         assert await renewed(config, elsewhere) is elsewhere
     assert await renewed(config, old) is old
+
+
+def test_another_number_of_groups_is_refused_by_name() -> None:
+    """It is part of the cluster; where the file says nothing, the roll's counts."""
+    roll = founding(replace(FIRST, groups=4))
+    assert settled(FIRST, roll).groups == settled(replace(FIRST, groups=4), roll).groups == 4
+    with pytest.raises(WrongDirectory, match="groups is 5, and the cluster was created with 4"):
+        settled(replace(FIRST, groups=5), roll)
