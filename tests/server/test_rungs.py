@@ -50,7 +50,7 @@ async def test_a_commands_way_is_in_status_and_metrics() -> None:
         status = server.status()["rungs"]
         assert list(status) == [*RUNGS, "total"]
         assert {one["count"] for one in status.values()} == {1}
-        assert status["applied"]["p99_ms"] >= 5
+        assert status["applied"]["p99_ms"] >= 5 * 15 / 16  # as exact as the histogram is
         assert status["total"]["p99_ms"] >= status["applied"]["p99_ms"]
         by_rung = histograms(server, "craft_rung_seconds")
         assert {rung: one["count"] for rung, one in by_rung.items()} == dict.fromkeys(RUNGS, 1)
