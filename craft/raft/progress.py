@@ -158,5 +158,10 @@ class Progress:
         return True
 
     def waiting(self) -> bool:
-        """Is an answer outstanding?"""
-        return self.probed or bool(self.inflight)
+        """Is an answer outstanding?
+
+        While sending ahead: for whatever is not matched, be it in flight, or received and not yet durable.
+        """
+        if self.state is ProgressState.REPLICATE:
+            return self.match < self.next - 1
+        return self.probed

@@ -45,6 +45,15 @@ def test_an_accepted_probe_begins_to_send_ahead() -> None:
     progress.sent(12, 100, now=0)
     assert progress.accepted(9, 12, now=5)
     assert (progress.state, progress.match, progress.next) == (REPLICATE, 9, 13)
+
+
+def test_what_was_received_and_is_not_yet_durable_is_still_owed() -> None:
+    """Its acknowledgement may get lost like any other; nothing is in flight then that would tell."""
+    progress = probing()
+    progress.sent(12, 100, now=0)
+    progress.accepted(9, 12, now=5)
+    assert progress.waiting()
+    progress.accepted(12, 12, now=6)
     assert not progress.waiting()
 
 
