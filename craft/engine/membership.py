@@ -123,8 +123,20 @@ def tell(e: EngineState, out: Ready) -> None:
     """Whom the driver is to connect to, if that has changed."""
     if e.peers_due:
         e.peers_due = False
-        servers = known(e).servers
-        out.peers = {peer: servers.get(peer, Member()) for peer in e.peers}
+        out.peers = {peer: member(e, peer) for peer in e.peers}
+
+
+def member(e: EngineState, peer: ServerId) -> Member:
+    """What is known of a peer: the wanted set's word; of one that it leaves out, the disk that votes for it.
+
+    Who is on its way out may be needed for that, on a disk that is not the one it was first met with.
+    """
+    found = known(e).servers.get(peer)
+    if found is not None:
+        return found
+    binding = [raft.state for raft in e.replicas if peer in raft.state.bound]
+    newest = max(binding, key=lambda r: r.configuration.version, default=None)
+    return Member() if newest is None else Member(disk=newest.bound[peer])
 
 
 def met(e: EngineState, peer: ServerId, disk: str) -> None:

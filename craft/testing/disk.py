@@ -17,7 +17,7 @@ import random
 from collections import deque
 from enum import Enum
 
-from craft.errors import DamagedStorage, StorageFailed
+from craft.errors import DamagedEntry, DamagedStorage, StorageFailed
 from craft.recovery import (
     RING_SLOTS,
     TAIL_BYTES_MAX,
@@ -31,7 +31,19 @@ from craft.recovery import (
 from craft.storage.held import HeldLog, carry_out, check_write, suspicions_after
 from craft.storage.snapshots import NONCE_BITS, Snapshots
 from craft.testing.files import SimulatedFiles
-from craft.types import BEGINNING, Cut, Entry, GroupId, HardState, Index, Recovered, ServerId, Term, Write
+from craft.types import (
+    BEGINNING,
+    Cut,
+    Entry,
+    GroupId,
+    HardState,
+    Index,
+    Recovered,
+    ServerId,
+    Term,
+    Write,
+    decode_entry,
+)
 
 TAIL_BATCHES_MAX = 3
 """So many synced batches may be lost at the end of a log."""
@@ -120,7 +132,7 @@ class SimulatedDisk:
         self.failing = False  # the next sync fails
         self.hung = False  # syncs do not end
         self.spoilt = ""  # what of the synced content is gone or changed: to start on it would be a lie
-        self.unread = False  # unless the last recovery had no need to read it, for a snapshot has it
+        self.unread = False  # the last recovery did not read it: a snapshot has it, or it was written anew
 
     # -- while a server runs ----------------------------------------------------------------------
 
@@ -267,6 +279,23 @@ class SimulatedDisk:
         self.spoilt = f"bit {bit} of entry {index} of group {group} is flipped"
         return self.spoilt
 
+    def as_written(self, group: GroupId, index: Index) -> Entry | None:
+        """An entry without what decay made of it; None: there is none."""
+        if self._decayed(group, index):
+            return self.flipped[group, index]
+        return self.written.logs[group].get(index)
+
+    def _decayed(self, group: GroupId, index: Index) -> bool:
+        """Does the flipped bit stand there still? The entry may have been cut off, and another written."""
+        entry = self.written.logs[group].get(index)
+        if entry is None or (group, index) not in self.flipped:
+            return False
+        try:
+            decode_entry(group, entry.record)
+        except DamagedEntry:
+            return True
+        return False
+
     def lose_tail(self, rng: random.Random) -> int:
         """After a power cut: the log ends in a damaged record, and up to so many synced batches are gone.
 
@@ -333,7 +362,9 @@ class SimulatedDisk:
                 self.written.suspicions.setdefault(group, verdict.reason)
                 self.vouched.setdefault(group, log.copy())
         self._settle()
-        self.unread = all(index <= logs[group].checked for group, index in self.flipped)
+        self.unread = all(
+            index <= logs[group].checked or not self._decayed(group, index) for group, index in self.flipped
+        )
         states = self.written.hard_states
         groups = tuple(
             log.recovered(states[group], self.written.suspicions.get(group, ""))

@@ -89,12 +89,11 @@ class Operator:
         self._world.connect_later(b, a, delays.randint(1, 20) * MS)
 
     def knows(self, ours: SimServer, theirs: SimServer) -> bool:
-        """PROTOCOL 8: is the other end a member, on the disk that the newest set names?"""
+        """PROTOCOL 8: is the other end a member, on the disk by which it is known?"""
         e = ours.engine.state
-        member = membership.known(e).servers.get(theirs.id)
         if theirs.id not in e.peers:
             return False
-        bound = member.disk if member is not None else ""
+        bound = membership.member(e, theirs.id).disk
         if bound:
             ours.disk.peer_disks[theirs.id] = bound
         return ours.disk.peer_disks.setdefault(theirs.id, theirs.disk.disk_id) == theirs.disk.disk_id

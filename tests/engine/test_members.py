@@ -90,6 +90,23 @@ def test_nobody_is_removed_who_votes_in_a_group(joiner: EngineState) -> None:
     assert not joiner.removed
 
 
+def test_who_is_left_out_is_known_by_the_disk_that_votes(joiner: EngineState) -> None:
+    """Soak seed 36176: server 1 came back on another disk, was left out soon after, and votes until then.
+
+    Whoever had been away knew it by its first disk, and let it in no more; the two were the majority.
+    """
+    joiner.roll = Members({2})
+    joiner.roll.version = 9
+    older, newer, *_ = joiner.replicas
+    older.state.bound = {1: "first"}
+    older.state.configuration = Configuration(frozenset({1, 2}), version=3)
+    newer.state.bound = {1: "second"}
+    newer.state.configuration = Configuration(frozenset({1, 2}), version=8)
+    assert membership.member(joiner, 1).disk == "second"
+    joiner.roll.servers[1] = Member(disk="third")
+    assert membership.member(joiner, 1).disk == "third"
+
+
 def test_who_was_heard_before_it_was_wanted_is_not_there() -> None:
     """Soak seed 2770: switched off, and added again a moment later. It cannot have caught up since."""
     c = Cluster()

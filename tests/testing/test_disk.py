@@ -145,6 +145,20 @@ def test_every_decay_is_refused() -> None:
             disk.recover()
 
 
+def test_an_entry_that_is_written_anew_is_sound_again() -> None:
+    """Soak seed 34529: a log was cut in front of a flipped bit, and grew again; nothing is missing there."""
+    disk = disk_with(1)
+    good = disk.written.logs[0].get(1)
+    assert disk.flip(random.Random(1))
+    assert disk.written.logs[0].get(1) != good == disk.as_written(0, 1)
+    anew = make_entry(0, index=1, term=1, timestamp=5, kind=EntryKind.COMMAND)
+    disk.write(Write(2, (Append(0, 1, (anew,)),), (), None))
+    disk.sync()
+    assert disk.as_written(0, 1) == anew
+    assert found(disk) == 1
+    assert disk.unread
+
+
 def test_a_full_disk_takes_nothing_and_loses_nothing() -> None:
     """A server on it ends, and starts again when there is room."""
     disk = disk_with(2)

@@ -149,10 +149,7 @@ def entry_at(server: SimServer, r: RaftState, index: Index) -> Entry | None:
     """
     if index > r.log.offset.index:
         return r.log.entry(index) if index <= r.log.last_index else None
-    entry = server.disk.written.logs[r.group].get(index)
-    if entry is None:
-        return None
-    return server.disk.flipped.get((r.group, index), entry)
+    return server.disk.as_written(r.group, index)
 
 
 def term_at(server: SimServer, r: RaftState, index: Index) -> Term | None:
