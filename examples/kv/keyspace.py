@@ -16,8 +16,10 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
+from examples.kv.history import History
 from examples.kv.slots import Index, slot
 from examples.kv.values import Hash, Value
 
@@ -30,7 +32,7 @@ HEAP_SLACK = 64
 class Keyspace:
     """All data of one server."""
 
-    __slots__ = ("deadlines", "epoch", "flushed_at", "gone", "heap", "index", "values", "versions")
+    __slots__ = ("deadlines", "epoch", "flushed_at", "gone", "heap", "history", "index", "values", "versions")
 
     def __init__(self) -> None:
         self.values: dict[bytes, Value] = {}
@@ -44,6 +46,8 @@ class Keyspace:
         """How many forks have been taken; a hash of an earlier one is copied before it changes."""
         self.index: Index | None = None
         """Built by the first SCAN."""
+        self.history: History | None = None
+        """What keys held before, where that is wanted."""
 
     def fork(self) -> Keyspace:
         """The data as they are now, to be read only. Copies three tables and no value."""
@@ -100,6 +104,11 @@ class View:
         """How many are there."""
         return len(self.values) - len(self.due())
 
+    def next_deadline(self) -> int | None:
+        """No key expires before this; None: none ever does. It may be that of a key which is gone."""
+        heap = self.space.heap
+        return heap[0][0] if heap else None
+
     def due(self) -> set[bytes]:
         """Those that have expired but are held. Walks the top of the heap: costs what it finds."""
         heap, found, pending = self.space.heap, set(), [0]
@@ -122,11 +131,15 @@ class View:
 class Editor(View):
     """A view that changes what it sees; every change carries its position."""
 
-    __slots__ = ("position",)
+    __slots__ = ("position", "publish")
 
-    def __init__(self, space: Keyspace, now: int, position: int) -> None:
+    def __init__(
+        self, space: Keyspace, now: int, position: int, publish: Callable[[bytes, bytes], int]
+    ) -> None:
         super().__init__(space, now)
         self.position = position
+        self.publish = publish
+        """Tell this server's subscribers of a channel; returns how many there are."""
 
     def value(self, key: bytes) -> Value | None:
         """As a view; an expired key is removed when it is met."""
@@ -154,6 +167,7 @@ class Editor(View):
 
     def replace(self, key: bytes, value: Value) -> None:
         """Set a key and keep its deadline. The caller has looked at it, so it is not an expired one's."""
+        self.note(key)
         self.values[key] = value
         self.space.versions[key] = self.position
         if self.space.index is not None:
@@ -163,8 +177,15 @@ class Editor(View):
         """Something about a key that is there has changed."""
         self.space.versions[key] = self.position
 
+    def note(self, key: bytes) -> None:
+        """A key is about to change: its history, where there is one, keeps what it holds."""
+        space = self.space
+        if space.history is not None:
+            space.history.note(self.now, key, self.values.get(key), space.deadlines.get(key))
+
     def set_deadline(self, key: bytes, deadline: int | None) -> None:
         """Let a key that is there expire, or (None) stay."""
+        self.note(key)
         self.touch(key)
         if deadline is None:
             self.space.deadlines.pop(key, None)
@@ -176,6 +197,7 @@ class Editor(View):
 
     def remove(self, key: bytes) -> None:
         """Take a key away that is held, expired or not."""
+        self.note(key)
         del self.values[key]
         del self.space.versions[key]
         self.space.deadlines.pop(key, None)
@@ -189,6 +211,8 @@ class Editor(View):
         space.flushed_at = self.position
         for table in (space.values, space.versions, space.deadlines, space.heap, space.gone):
             table.clear()
+        if space.history is not None:
+            space.history.clear(self.now)
         if space.index is not None:
             space.index.clear()
 

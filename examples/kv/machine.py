@@ -20,8 +20,11 @@ import msgpack
 import craft
 from examples.kv import snapshots
 from examples.kv.commands import Args, answer, execute, transact
+from examples.kv.commands.arguments import WRONG_TYPE
+from examples.kv.history import History
 from examples.kv.keyspace import Editor, Keyspace, View
 from examples.kv.replies import Refused, Reply
+from examples.kv.values import Hash
 
 NS_PER_MS = 1_000_000
 MALFORMED = "ERR malformed command"
@@ -42,18 +45,21 @@ def pack_transaction(commands: Sequence[Args], watched: Sequence[tuple[bytes, in
 class KeyValue:
     """The replicated key-value store."""
 
-    def __init__(self) -> None:
-        self.space = Keyspace()
+    def __init__(self, *, history_bytes_max: int = 0) -> None:
+        self._history_bytes_max = history_bytes_max
+        self.space = self._remembering(Keyspace(), 0)
         self.now = 0
         """Of the last batch, in ms."""
         self.position = 0
+        self.publish: Callable[[bytes, bytes], int] = nobody
+        """Who is told what PUBLISH says, on this server: called with a channel and a message."""
 
     # -- changes -----------------------------------------------------------------------------------
 
     def apply_batch(self, batch: craft.Batch) -> list[Reply]:
         """Execute a batch's commands; one reply each."""
         self.now, self.position = batch.timestamp // NS_PER_MS, batch.position
-        editor = Editor(self.space, self.now, self.position)
+        editor = Editor(self.space, self.now, self.position, self.publish)
         editor.sweep()
         return [apply(editor, command) for command in batch]
 
@@ -66,6 +72,25 @@ class KeyValue:
     def version(self, key: bytes, now: int) -> int:
         """The position of a key's last change, for WATCH and ETags; also of one that is not there."""
         return self.view(now).version(key)
+
+    def at(self, key: bytes, time: int) -> Reply:
+        """The string that a key held at a time (ms) that is over; Refused where it is not known any more."""
+        history = self.space.history
+        if history is None or time < history.since:
+            since = "nothing" if history is None else f"what changed since {history.since}"
+            raise Refused(f"ERR timestamp {time} is too early; retained here is {since}")
+        record = history.at(key, time)
+        value = self.space.values.get(key) if record is None else record.value
+        deadline = self.space.deadlines.get(key) if record is None else record.deadline
+        if deadline is not None and deadline < time:
+            return None
+        if isinstance(value, Hash):
+            raise Refused(WRONG_TYPE)
+        return value
+
+    def next_deadline(self) -> int | None:
+        """No key expires before this; None: none ever does."""
+        return self.view(self.now).next_deadline()
 
     def view(self, now: int) -> View:
         """The data at a time: expired keys may have been removed up to the last batch's, never earlier."""
@@ -87,7 +112,18 @@ class KeyValue:
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Take over a snapshot; what was there stays if it is not complete."""
-        self.space, self.now, self.position = snapshots.read(chunks)
+        space, self.now, self.position = snapshots.read(chunks)
+        self.space = self._remembering(space, self.now)
+
+    def _remembering(self, space: Keyspace, now: int) -> Keyspace:
+        if self._history_bytes_max:
+            space.history = History(self._history_bytes_max, now)
+        return space
+
+
+def nobody(_channel: bytes, _message: bytes) -> int:
+    """There are no subscribers."""
+    return 0
 
 
 def apply(editor: Editor, command: bytes) -> Reply:

@@ -5,20 +5,22 @@ Knows: the two protocols. Must not know: commands, keys, sockets.
 Invariants:
 - A reply is made of what msgpack packs (results of clients' requests are kept and travel), and means the same
   in both protocols: who encodes it chooses, per connection.
-- A dict with bytes as keys is a map; one with a single str as its key is a mark: an error, an absent array.
+- A dict with bytes as keys is a map; one with a single str as its key is a mark: an error, an absent array,
+  a push, or several replies to one command.
 
     None            null                    float          double (RESP2: its digits as a bulk string)
     bytes           bulk string             bool           boolean (RESP2: 1 or 0)
     str             simple string           list           array
     int             integer                 {bytes: …}     map (RESP2: an array of keys and values in turn)
     {"error": b}    error                   {"absent": "array"}   null array (what an aborted EXEC answers)
+    {"push": […]}   push (RESP2: array)     {"several": […]}      one after another (what SUBSCRIBE answers)
 
 Reference: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Reply: TypeAlias = "bool | int | float | str | bytes | Sequence[Reply] | Mapping[Any, Any] | None"
@@ -43,6 +45,16 @@ def error(text: str | bytes) -> Reply:
     return {"error": text.translate(LINE_ENDS)}
 
 
+def push(*items: Reply) -> Reply:
+    """What a client is told beside the answers to its commands."""
+    return {"push": items}
+
+
+def several(replies: Sequence[Reply]) -> Reply:
+    """Replies to one command, one after another."""
+    return {"several": replies}
+
+
 def is_error(reply: Reply) -> bool:
     """Is it an error reply?"""
     return isinstance(reply, dict) and "error" in reply
@@ -50,11 +62,18 @@ def is_error(reply: Reply) -> bool:
 
 def encode(reply: Reply, protocol: int = 2) -> bytes:
     """The bytes of a reply in RESP2 or RESP3."""
+    return encode_all((reply,), protocol)
+
+
+def encode_all(replies: Iterable[Reply], protocol: int = 2) -> bytes:
+    """The bytes of replies, one after another."""
     parts: list[bytes] = []
-    if protocol == 3:
-        write3(reply, parts)
-    else:
-        write2(reply, parts)
+    write = write3 if protocol == 3 else write2
+    for reply in replies:
+        if reply == "OK":  # most replies to most writes
+            parts.append(b"+OK\r\n")
+        else:
+            write(reply, parts)
     return b"".join(parts)
 
 
@@ -84,6 +103,11 @@ def write2(reply: Reply, parts: list[bytes]) -> None:
             write2(item, parts)
     elif reply == NO_ARRAY:
         parts.append(b"*-1\r\n")
+    elif isinstance(reply, Mapping) and "push" in reply:
+        write2(reply["push"], parts)
+    elif isinstance(reply, Mapping) and "several" in reply:
+        for item in reply["several"]:
+            write2(item, parts)
     elif isinstance(reply, Mapping) and "error" not in reply:
         parts.append(b"*%d\r\n" % (2 * len(reply)))
         for key, value in reply.items():
@@ -104,6 +128,13 @@ def write3(reply: Reply, parts: list[bytes]) -> None:
     elif isinstance(reply, (list, tuple)):
         parts.append(b"*%d\r\n" % len(reply))
         for item in reply:
+            write3(item, parts)
+    elif isinstance(reply, Mapping) and "push" in reply:
+        parts.append(b">%d\r\n" % len(reply["push"]))
+        for item in reply["push"]:
+            write3(item, parts)
+    elif isinstance(reply, Mapping) and "several" in reply:
+        for item in reply["several"]:
             write3(item, parts)
     elif isinstance(reply, Mapping) and "error" not in reply:
         parts.append(b"%%%d\r\n" % len(reply))

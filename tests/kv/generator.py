@@ -286,6 +286,7 @@ class Generator:
             b"DBSIZE": list,
             b"FLUSHDB": self.flush,
             b"FLUSHALL": self.flush,
+            b"PUBLISH": lambda: [key(), value()],
             b"EXPIRE": lambda: self.expire(unit_ms=1000, absolute=False),
             b"PEXPIRE": lambda: self.expire(unit_ms=1, absolute=False),
             b"EXPIREAT": lambda: self.expire(unit_ms=1000, absolute=True),

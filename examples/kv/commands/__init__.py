@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from examples.kv.commands import counting, expiry, hashes, keys, lcs, scanning, strings
+from examples.kv.commands import counting, expiry, hashes, keys, lcs, publishing, scanning, strings
 from examples.kv.commands.arguments import Args, wrong_arity
 from examples.kv.commands.table import Command, Read, Write
 from examples.kv.keyspace import Editor, View
@@ -22,7 +22,7 @@ __all__ = ["TABLE", "Args", "Command", "Read", "Write", "answer", "execute", "fi
 
 TABLE: dict[bytes, Command] = {
     command.name: command
-    for theme in (strings, counting, keys, scanning, expiry, hashes, lcs)
+    for theme in (strings, counting, keys, scanning, expiry, hashes, lcs, publishing)
     for command in theme.COMMANDS
 }
 

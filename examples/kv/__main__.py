@@ -1,0 +1,155 @@
+"""`python -m examples.kv`: a cluster on this machine, one server of one, or a password for its users."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import craft
+from examples.kv import cluster, serving, settings, users
+
+DESCRIPTION = "A replicated key-value store for Redis clients: an example of building on craft."
+
+EPILOG = """\
+examples:
+  python -m examples.kv up                        three servers here, in ./kv-data
+  python -m examples.kv up --servers 1 --dir /tmp/kv
+  python -m examples.kv serve --config store-1.toml
+  python -m examples.kv password                  what a configuration keeps of one
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except craft.ConfigError as error:
+        print(f"kv: error: {error}", file=sys.stderr)
+        return 2
+    except (craft.CraftError, BaseExceptionGroup) as error:
+        print(f"kv: error: {said(error)}", file=sys.stderr)
+        return 1
+    return code
+
+
+def said(error: BaseException) -> str:
+    """The first of what went wrong."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="python -m examples.kv", description=DESCRIPTION, epilog=EPILOG, formatter_class=form
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="a cluster on this machine, until Ctrl-C")
+    up.add_argument(
+        "--servers", type=int, choices=range(1, 8), default=3, metavar="N", help="1 to 7 (default: 3)"
+    )
+    up.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("kv-data"),
+        help="where configurations and data are kept (default: kv-data); what is there is used again",
+    )
+    up.add_argument(
+        "--redis-port",
+        type=port,
+        default=6379,
+        metavar="P",
+        help="of server 1; the others have the following ones (default: 6379)",
+    )
+    up.set_defaults(run=run_up)
+    serve = commands.add_parser("serve", help="one server, until SIGTERM or Ctrl-C")
+    serve.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="its settings, TOML")
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
+    serve.set_defaults(run=run_serve)
+    password = commands.add_parser("password", help="read a password, print what a configuration keeps of it")
+    password.set_defaults(run=run_password)
+    return top
+
+
+def port(text: str) -> int:
+    """A port that several more can follow."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: 1 to 65000")
+    return int(text)
+
+
+# -- one server ------------------------------------------------------------------------------------
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """`serve`."""
+    found = settings.load(options.config)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    return trio.run(serve, found)
+
+
+async def serve(found: settings.Settings) -> int:
+    """Until a signal, or a client, ends it; a second signal ends it at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            async with serving.running(found) as store:
+                nursery.start_soon(obey, signals, store.stopped, nursery.cancel_scope)
+                number = found.craft.server_id
+                print(f"kv: server {number} listens on port {store.house.port} for Redis clients", flush=True)
+                nursery.start_soon(tell_ready, store, number)
+                await store.stopped.wait()
+                print(f"kv: server {number} stops", flush=True)
+            nursery.cancel_scope.cancel()
+    return 0
+
+
+async def obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal asks for a graceful stop, the second for one at once."""
+    async for _ in signals:
+        if stop.is_set():
+            scope.cancel()
+        stop.set()
+
+
+async def tell_ready(store: serving.Running, number: int) -> None:
+    """Say so when it takes commands."""
+    try:
+        await store.store.server.wait_ready()
+    except craft.NotReady:
+        return  # it ends before
+    print(f"kv: server {number} is ready", flush=True)
+
+
+# -- a cluster here --------------------------------------------------------------------------------
+
+
+def run_up(options: argparse.Namespace) -> int:
+    """`up`."""
+    files = cluster.prepare(options.dir, servers=options.servers, redis_port=options.redis_port)
+    return trio.run(cluster.up, files)
+
+
+def run_password(_options: argparse.Namespace) -> int:
+    """`password`."""
+    given = getpass.getpass("password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    try:
+        print(users.hashed(given))
+    except ValueError as error:
+        raise craft.ConfigError(str(error)) from error
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A cluster of processes on this machine: its configurations are made once, its processes kept running.
+
+Knows: files and processes. Must not know: what a server does.
+
+Invariants:
+- A directory is prepared once; what is in it is used again, with the ports it was made with.
+- A signal stops all servers, gracefully where that takes no more than `STOP_WITHIN_S`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+
+import craft
+
+PEER_PORTS_FROM, CLIENT_PORTS_FROM = 1000, 2000
+"""Beyond a server's Redis port: where its peers, and craft's own clients, reach it."""
+
+STOP_WITHIN_S = 15
+
+
+def prepare(directory: Path, *, servers: int, redis_port: int) -> list[Path]:
+    """The settings of each server, made if they are not there. Raises craft.ConfigError."""
+    files = [directory / f"store-{number}.toml" for number in range(1, servers + 1)]
+    there = sorted(directory.glob("store-*.toml"))
+    if there:
+        if there != files:
+            raise craft.ConfigError(
+                f"--servers: {servers} is not allowed, for {directory} holds a cluster of {len(there)};"
+                f" allowed: {len(there)}, or another --dir"
+            )
+        return files
+    directory.mkdir(parents=True, exist_ok=True)
+    peers = {
+        number: f"127.0.0.1:{redis_port + PEER_PORTS_FROM + number - 1}" for number in range(1, servers + 1)
+    }
+    for number, file in enumerate(files, 1):
+        config = craft.Config(
+            cluster="kv",
+            server_id=number,
+            servers=peers,
+            data_dir=Path(f"data-{number}"),
+            client_listen=f"127.0.0.1:{redis_port + CLIENT_PORTS_FROM + number - 1}",
+        )
+        (directory / f"craft-{number}.toml").write_text(config.to_toml(), encoding="utf-8")
+        file.write_text(
+            f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n',
+            encoding="utf-8",
+        )
+    return files
+
+
+async def up(files: list[Path]) -> int:
+    """Run all servers until a signal, or until none is left; returns 0, or 1 where one of them failed."""
+    codes: list[int] = []
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as waiting:
+            stop = trio.Event()
+            waiting.start_soon(wait_for, signals, stop)
+            async with trio.open_nursery() as nursery:
+                for file in files:
+                    nursery.start_soon(keep, file, stop, codes)
+            waiting.cancel_scope.cancel()
+    return 1 if any(codes) else 0
+
+
+async def wait_for(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    """Ctrl-C, or SIGTERM."""
+    async for _ in signals:
+        stop.set()
+
+
+async def keep(file: Path, stop: trio.Event, codes: list[int]) -> None:
+    """One server's process, until it ends or all are to stop. One that ends leaves the others running."""
+    command = [sys.executable, "-m", "examples.kv", "serve", "--config", str(file)]
+    # In a session of its own: Ctrl-C is ours, and a server is asked to stop once.
+    process = await trio.lowlevel.open_process(command, start_new_session=True)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(terminate, process, stop)
+            await process.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    codes.append(process.returncode)
+    if not stop.is_set():
+        print(
+            f"kv: {file.stem} has ended (code {process.returncode}); again with: {' '.join(command)}",
+            flush=True,
+        )
+
+
+async def terminate(process: trio.Process, stop: trio.Event) -> None:
+    """Ask it to stop, and make it stop if it does not."""
+    await stop.wait()
+    process.terminate()
+    await trio.sleep(STOP_WITHIN_S)
+    process.kill()

@@ -1,0 +1,184 @@
+"""One server's store: commands go through the merged log, reads beside it; both protocols stand on this.
+
+Knows: craft's server, the machine. Must not know: connections, protocols.
+
+Invariants:
+- What is answered is what the merged log says: a reply of a write comes from applying it here, a reply of a
+  linearizable read from a state that has all that was answered anywhere before.
+- An error says what became of the command (`fates.py`).
+- Whether a key has expired is decided by merged timestamps alone. Where the clock says that one is due, a
+  read first lets the log say what time it is: no reader sees a key go and another, later, see it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import TypeAlias, TypeVar
+
+import trio
+
+import craft
+from examples.kv import fates
+from examples.kv.commands import Args
+from examples.kv.machine import NS_PER_MS, KeyValue, pack_command, pack_transaction
+from examples.kv.publishing import Hub
+from examples.kv.replies import Refused, Reply
+
+T = TypeVar("T")
+Query: TypeAlias = Callable[[KeyValue, int], T]
+"""What is asked of the machine, at a time in ms."""
+
+CALL_OVERHEAD_BYTES = 64
+"""Of `entry_bytes_max`, what a call takes for itself."""
+
+COMMAND_OVERHEAD_BYTES = 5
+"""And what each command does."""
+
+TICKS_MAX = 3
+"""So often the log is asked what time it is: clocks differ, and a millisecond may not be over."""
+
+TICK = pack_command([b"PUBLISH", b"__time__", b""])
+"""A command that changes nothing: its place in the log says what time it is."""
+
+
+class Mode(Enum):
+    """How fresh a read is."""
+
+    LINEARIZABLE = "linearizable"
+    """It sees all that was answered to anybody, on any server, before it began."""
+    SESSION = "session"
+    """It sees all that was answered on its own connection."""
+    STALE = "stale"
+    """It sees what is here."""
+
+
+class Store:
+    """The store on one server."""
+
+    def __init__(self, server: craft.Server[KeyValue]) -> None:
+        self.server = server
+        self.machine = server.state_machine
+        self.hub = Hub()
+        self.machine.publish = self.hub.publish
+        self.reads = 0
+        self.writes = 0
+        self._room = server.config.engine.entry_bytes_max - CALL_OVERHEAD_BYTES
+
+    @property
+    def command_bytes_max(self) -> int:
+        """What one command may take, packed."""
+        return self._room - COMMAND_OVERHEAD_BYTES
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    async def write(self, commands: Sequence[Args]) -> list[Reply]:
+        """Run commands in their order, all of them in one entry of the log if they fit; a reply each."""
+        self.writes += len(commands)
+        if len(commands) == 1:
+            return [await self._one(pack_command(commands[0]))]
+        replies: list[Reply] = []
+        for call in self._calls([pack_command(args) for args in commands]):
+            try:
+                replies += await self.server.propose_many(call) or ()
+            except craft.CraftError as error:
+                replies += [fates.told(error)] * len(call)
+        return replies
+
+    async def transact(self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()) -> Reply:
+        """Run commands as one, unless a watched key has another version by then."""
+        self.writes += 1
+        return await self._one(pack_transaction(commands, watched))
+
+    async def _one(self, command: bytes) -> Reply:
+        try:
+            reply: Reply = await self.server.propose(command)
+        except craft.CraftError as error:
+            return fates.told(error)
+        return reply
+
+    def _calls(self, commands: list[bytes]) -> Iterator[list[bytes]]:
+        """The commands in as few calls as carry them."""
+        call: list[bytes] = []
+        size = 0
+        for command in commands:
+            cost = len(command) + COMMAND_OVERHEAD_BYTES
+            if call and size + cost > self._room:
+                yield call
+                call, size = [], 0
+            call.append(command)
+            size += cost
+        if call:
+            yield call
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    async def read(
+        self, commands: Sequence[Args], mode: Mode = Mode.LINEARIZABLE, at_least: int = 0
+    ) -> list[Reply]:
+        """Answer commands that change nothing, all from one state; in a session, from `at_least` on."""
+        self.reads += len(commands)
+
+        def answers(machine: KeyValue, now: int) -> list[Reply]:
+            return [machine.read(args, now) for args in commands]
+
+        try:
+            if mode is Mode.LINEARIZABLE:
+                return await self.look(answers)
+            if mode is Mode.SESSION:
+                return await self.server.read(lambda machine: answers(machine, wall_ms()), at_least=at_least)
+            return (await self.server.read_stale(lambda machine: answers(machine, wall_ms()))).value
+        except craft.CraftError as error:
+            return [fates.told(error)] * len(commands)
+
+    async def look(self, query: Query[T]) -> T:
+        """A linearizable read of the machine at a time. Raises CraftError."""
+
+        def at_this_time(machine: KeyValue) -> tuple[T] | None:
+            now = wall_ms()
+            deadline = machine.next_deadline()
+            return None if deadline is not None and machine.now <= deadline < now else (query(machine, now),)
+
+        found = await self.server.read(at_this_time)
+        if found is not None:
+            return found[0]
+        await self.server.propose(TICK)
+        return await self.server.read(lambda machine: query(machine, machine.now))
+
+    async def versions(self, keys: Sequence[bytes]) -> list[int]:
+        """The positions at which keys have last changed. Raises CraftError."""
+        return await self.look(lambda machine, now: [machine.version(key, now) for key in keys])
+
+    async def at(self, key: bytes, time: int) -> Reply:
+        """The string that a key held at a time (ms).
+
+        Raises Refused for a time that is not over, or too long ago; CraftError.
+        """
+        for _ in range(TICKS_MAX):
+            # Behind an entry of a later time nothing is merged at an earlier one.
+            found = await self.server.read(
+                lambda machine: (machine.at(key, time),) if machine.now > time else None
+            )
+            if found is not None:
+                return found[0]
+            if time > wall_ms():
+                break
+            await self.server.propose(TICK)
+        raise Refused(f"ERR timestamp {time} is not over yet: the merged log has reached {self.machine.now}")
+
+    async def wait_for(self, position: int, seconds: float) -> int:
+        """Wait until the log is applied here up to a position; returns how far it is. Raises CraftError."""
+        with trio.move_on_after(seconds):
+            await self.server.read(lambda _: None, at_least=position)
+        return self.position
+
+    @property
+    def position(self) -> int:
+        """How far the log is applied here: a client that was answered sees all of its own up to here."""
+        return self.server.position
+
+
+def wall_ms() -> int:
+    """This server's clock: for times to live, and for whether to ask the log what time it is."""
+    return time.time_ns() // NS_PER_MS
