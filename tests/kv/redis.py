@@ -39,7 +39,7 @@ class Connection:
         kind, rest = line[:1], line[1:-2]
         if kind == b"$" and rest != b"-1":
             return line + self.file.read(int(rest) + 2)
-        if kind in b"*%" and rest != b"-1":
+        if kind in b"*%>" and rest != b"-1":
             return line + b"".join(self.reply() for _ in range(int(rest) * (2 if kind == b"%" else 1)))
         return line
 

@@ -10,14 +10,14 @@ from examples.kv.resp.gate import ARGUMENTS_MAX_UNKNOWN, LINE_BYTES_MAX, Gate, G
 from tests.kv.redis import packed
 
 
-def gate(request_bytes_max: int = 1000, *, known: bool = True, **limits: int) -> Gate:
-    found = Gate(GateLimits(request_bytes_max, **limits))
+def gate(request_bytes_max: int = 1000, *, known: bool = True) -> Gate:
+    found = Gate(GateLimits(request_bytes_max))
     found.known = known
     return found
 
 
-def fed(data: bytes, **options: int) -> list[list[bytes]]:
-    return gate(**options).feed(data)
+def fed(data: bytes) -> list[list[bytes]]:
+    return gate().feed(data)
 
 
 def test_requests_and_inline_commands_come_in_their_order() -> None:

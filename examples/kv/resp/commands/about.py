@@ -307,7 +307,7 @@ def about(commands: Mapping[bytes, Command | Local]) -> tuple[Local, ...]:
         Local(b"COMMAND|INFO", -2, info_of),
         Local(b"COMMAND|DOCS", -2, docs),
         Local(b"COMMAND|LIST", -2, list_),
-        Local(b"COMMAND|GETKEYS", -3, getkeys),
+        Local(b"COMMAND|GETKEYS", -4, getkeys),
     )
 
 

@@ -49,7 +49,7 @@ def reset(client: Client, _args: Args) -> Reply:
 
 def select(_client: Client, args: Args) -> Reply:
     """SELECT 0."""
-    if integer(args[1], "ERR invalid DB index") != 0:
+    if integer(args[1]) != 0:
         raise Refused("ERR DB index is out of range")
     return OK
 

@@ -94,10 +94,10 @@ def numpat(client: Client, _args: Args) -> Reply:
 
 
 COMMANDS = (
-    Local(b"SUBSCRIBE", -2, subscribe, queued=False, subscribed=True),
-    Local(b"PSUBSCRIBE", -2, psubscribe, queued=False, subscribed=True),
-    Local(b"UNSUBSCRIBE", -1, unsubscribe, queued=False, subscribed=True),
-    Local(b"PUNSUBSCRIBE", -1, punsubscribe, queued=False, subscribed=True),
+    Local(b"SUBSCRIBE", -2, subscribe, subscribed=True),
+    Local(b"PSUBSCRIBE", -2, psubscribe, subscribed=True),
+    Local(b"UNSUBSCRIBE", -1, unsubscribe, subscribed=True),
+    Local(b"PUNSUBSCRIBE", -1, punsubscribe, subscribed=True),
     Local(b"PUBSUB|CHANNELS", -2, channels),
     Local(b"PUBSUB|NUMSUB", -2, numsub),
     Local(b"PUBSUB|NUMPAT", 2, numpat),

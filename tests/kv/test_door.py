@@ -1,0 +1,333 @@
+"""The Redis port: pipelines, subscribers, sessions, and clients that want too much."""
+
+from __future__ import annotations
+
+import json
+import ssl
+
+import pytest
+import trio
+import trustme
+
+import craft
+from examples.kv.resp.client import RespLimits
+from examples.kv.users import User, hashed
+from tests.kv.doors import Shop, Wire, shops
+from tests.kv.redis import packed
+
+OK = b"+OK\r\n"
+
+
+async def ask_all(wire: Wire, *lines: str) -> list[bytes]:
+    """A pipeline of inline commands; a reply each."""
+    await wire.stream.send_all("".join(line + "\r\n" for line in lines).encode())
+    return [await wire.reply() for _ in lines]
+
+
+# -- together --------------------------------------------------------------------------------------
+
+
+async def test_a_pipeline_of_writes_is_one_entry_of_the_log() -> None:
+    """However many commands: they are applied at one position."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        before = shop.server.position
+        assert await ask_all(wire, *(f"SET k{n} {n}" for n in range(64))) == [OK] * 64
+        assert shop.server.position == before + 1
+        assert await ask_all(wire, "SET a 1", "GET a", "INCR a", "GET a", "NOSUCH") == [
+            OK,
+            b"$1\r\n1\r\n",
+            b":2\r\n",
+            b"$1\r\n2\r\n",
+            b"-ERR unknown command 'NOSUCH', with args beginning with: \r\n",
+        ]
+
+
+async def test_replies_keep_their_order_whatever_travels_with_what() -> None:
+    """Of one connection, with commands of all kinds between each other."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        lines = [line for n in range(50) for line in (f"SET k {n}", "GET k", f"ECHO {n}", "STRLEN k", "PING")]
+        found = await ask_all(wire, *lines)
+        assert found[2::5] == [b"$%d\r\n%d\r\n" % (len(str(n)), n) for n in range(50)]
+        assert found[1::5] == found[2::5]
+
+
+async def test_many_clients_are_answered_each_its_own() -> None:
+    """What they asked in one look has travelled together."""
+    async with shops() as [shop]:
+        wires = [await shop.wire() for _ in range(40)]
+        for number, wire in enumerate(wires):
+            await wire.say("SET", f"k{number}", str(number))
+        for wire in wires:
+            assert await wire.reply() == OK
+        for number, wire in enumerate(wires):
+            await wire.say("GET", f"k{number}")
+        for number, wire in enumerate(wires):
+            assert await wire.reply() == b"$%d\r\n%d\r\n" % (len(str(number)), number)
+
+
+# -- on several servers ----------------------------------------------------------------------------
+
+
+async def test_a_write_is_seen_on_every_server() -> None:
+    """By linearizable reads, at once; by the others once its position is reached."""
+    async with shops(3) as (one, two, three):
+        a, b, c = await one.wire(), await two.wire(), await three.wire()
+        for turn in range(5):
+            assert await a.ask("SET", "k", str(turn)) == OK
+            assert await b.ask("GET", "k") == b"$1\r\n%d\r\n" % turn
+        assert await c.ask("READMODE", "stale") == OK
+        position = (await a.ask("CRAFT.POSITION"))[1:-2]
+        assert await c.ask("CRAFT.WAIT", position, "0") >= b":" + position
+        assert await c.ask("GET", "k") == b"$1\r\n4\r\n"
+        assert await c.ask("READMODE", "session") == OK
+        assert await c.ask("INCR", "k") == b":5\r\n"
+        assert await c.ask("GET", "k") == b"$1\r\n5\r\n"
+        refused = await c.ask("READMODE", "eventual")
+        assert refused == b"-ERR READMODE is 'eventual'; allowed are linearizable, session, stale\r\n"
+
+
+async def test_what_is_published_reaches_the_subscribers_of_every_server_in_one_order() -> None:
+    """It goes through the merged log."""
+    async with shops(3) as found:
+        listeners = [await shop.wire() for shop in found]
+        for wire in listeners:
+            assert await wire.ask("SUBSCRIBE", "news") == b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"
+        speakers = [await shop.wire() for shop in found]
+        for number in range(6):
+            assert await speakers[number % 3].ask("PUBLISH", "news", str(number)) == b":1\r\n"
+        for wire in listeners:
+            heard = [await wire.reply() for _ in range(6)]
+            assert heard == [b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\n%d\r\n" % n for n in range(6)]
+
+
+async def test_a_watched_key_may_change_on_another_server() -> None:
+    """A transaction is one command of the merged log, and so is what comes before it."""
+    async with shops(2) as (one, two):
+        a, b = await one.wire(), await two.wire()
+        await ask_all(a, "SET k 1", "WATCH k", "MULTI", "SET k 2")
+        assert await b.ask("SET", "k", "3") == OK
+        assert await a.ask("EXEC") == b"*-1\r\n"
+        assert await a.ask("GET", "k") == b"$1\r\n3\r\n"
+
+
+async def test_one_looks_back_alike_on_every_server() -> None:
+    """What a key held at a time: the log says it."""
+    async with shops(2) as (one, two):
+        a, b = await one.wire(), await two.wire()
+        times = []
+        for turn in range(4):
+            assert await a.ask("SET", "k", str(turn)) == OK
+            times.append(one.server.state_machine.now)
+            await trio.sleep(0.005)
+        for wire in (a, b):
+            for turn, time in enumerate(times):
+                assert await wire.ask("CRAFT.GETAT", "k", str(time)) == b"$1\r\n%d\r\n" % turn
+            assert await wire.ask("CRAFT.GETAT", "k", str(times[0] - 1)) == b"$-1\r\n"
+            assert (await wire.ask("CRAFT.GETAT", "k", str(times[0] + 10**9))).startswith(b"-ERR timestamp")
+
+
+async def test_an_expired_key_is_gone_though_nothing_else_happens() -> None:
+    """A read asks the log what time it is, and all servers agree from then on."""
+    async with shops(2) as (one, two):
+        a, b = await one.wire(), await two.wire()
+        assert await a.ask("SET", "k", "1", "PX", "40") == OK
+        assert await b.ask("GET", "k") == b"$1\r\n1\r\n"
+        await trio.sleep(0.08)
+        assert await b.ask("GET", "k") == b"$-1\r\n"
+        assert await a.ask("EXISTS", "k") == b":0\r\n"
+
+
+async def test_a_server_tells_of_itself() -> None:
+    """In JSON, and as INFO does."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        status = json.loads((await wire.ask("CRAFT.STATUS")).split(b"\r\n", 1)[1])
+        assert status["server_id"] == 1
+        info = await wire.ask("INFO")
+        sections = ("Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "CPU", "Keyspace")
+        assert all(b"# %b\r\n" % name.capitalize().encode() in info for name in sections[:-1])
+        await wire.ask("SET", "k", "1")
+        assert b"db0:keys=1,expires=0" in await wire.ask("INFO", "keyspace")
+
+
+# -- too much --------------------------------------------------------------------------------------
+
+
+async def test_a_fault_ends_its_own_connection_only() -> None:
+    """What came before it is answered first."""
+    async with shops() as [shop]:
+        bad, good = await shop.wire(), await shop.wire()
+        await bad.stream.send_all(packed([b"PING"]) + b"*1\r\n$999999999999\r\n")
+        assert await bad.reply() == b"+PONG\r\n"
+        assert await bad.reply() == b"-ERR Protocol error: invalid bulk length\r\n"
+        assert await bad.reply() == b""
+        assert await good.ask("PING") == b"+PONG\r\n"
+        assert len(shop.house.clients) == 1
+
+
+async def test_a_command_too_large_for_the_log_is_rejected_whole() -> None:
+    """And nothing of it takes effect; what is larger than any command ends the connection."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        room = shop.house.store.command_bytes_max
+        key = b"k" * 200
+        reply = await wire.ask(b"SET", key, b"x" * (room - 10))
+        assert reply.startswith(b"-REJECTED no effect, too large:")
+        assert await wire.ask("DBSIZE") == b":0\r\n"
+        assert await wire.ask(b"SET", b"k", b"x" * (room - 40)) == OK
+        await wire.stream.send_all(b"*1\r\n$%d\r\n" % (room + 1))
+        assert await wire.reply() == b"-ERR Protocol error: invalid bulk length\r\n"
+
+
+async def test_writes_that_fill_several_entries_are_all_answered() -> None:
+    """A pipeline may be larger than an entry."""
+    async with shops(engine=small_entries()) as [shop]:
+        wire = await shop.wire()
+        commands = [packed([b"SET", b"k%d" % n, b"x" * 3000]) for n in range(20)]
+        await wire.stream.send_all(b"".join(commands))
+        assert [await wire.reply() for _ in commands] == [OK] * 20
+        assert await wire.ask("DBSIZE") == b":20\r\n"
+
+
+def small_entries() -> craft.EngineLimits:
+    return craft.EngineLimits(entry_bytes_max=16 * 1024)
+
+
+async def test_there_may_be_so_many_clients() -> None:
+    """The next one is told so."""
+    async with shops(limits=RespLimits(clients_max=2)) as [shop]:
+        first = await shop.wire()
+        second = await shop.wire()
+        assert await first.ask("PING") == await second.ask("PING") == b"+PONG\r\n"
+        third = await shop.wire()
+        assert await third.reply() == b"-ERR max number of clients reached\r\n"
+        assert await third.reply() == b""
+        await second.ask("QUIT")
+        fourth = await shop.wire()
+        assert await fourth.ask("PING") == b"+PONG\r\n"
+        assert shop.house.refused == 1
+
+
+async def test_who_does_not_read_is_not_read_either() -> None:
+    """A client that asks for megabytes and takes none of it holds up nobody but itself."""
+    async with shops() as [shop]:
+        slow, quick = await shop.wire(), await shop.wire()
+        assert await quick.ask(b"SET", b"k", b"x" * 500_000) == OK
+        await slow.stream.send_all(packed([b"GET", b"k"]) * 100)
+        for _ in range(20):
+            assert await quick.ask("PING") == b"+PONG\r\n"
+        held = max(client.send(b"") for client in shop.house.clients.values())
+        assert held < 100 * 500_000 / 4
+        for _ in range(100):
+            assert len(await slow.reply()) > 500_000
+
+
+async def test_a_subscriber_that_does_not_read_is_disconnected() -> None:
+    """Its messages may fill so much memory and no more."""
+    async with shops(limits=RespLimits(output_bytes_max=100_000)) as [shop]:
+        deaf, speaker = await shop.wire(), await shop.wire()
+        await deaf.ask("SUBSCRIBE", "c")
+        for _ in range(1000):
+            if await speaker.ask(b"PUBLISH", b"c", b"x" * 100_000) == b":0\r\n":
+                break
+        assert await speaker.ask("PUBSUB", "CHANNELS") == b"*0\r\n"
+        assert len(shop.house.clients) == 1
+
+
+async def test_a_client_may_be_ended_by_another() -> None:
+    """By its id; who asks stays."""
+    async with shops() as [shop]:
+        one, two = await shop.wire(), await shop.wire()
+        number = (await one.ask("CLIENT", "ID"))[1:-2]
+        assert await two.ask("CLIENT", "KILL", "ID", number) == b":1\r\n"
+        assert await one.reply() == b""
+        assert await two.ask("CLIENT", "KILL", "TYPE", "normal") == b":0\r\n"
+        assert await two.ask("PING") == b"+PONG\r\n"
+
+
+# -- who may ---------------------------------------------------------------------------------------
+
+ALICE = User("alice", hashed("secret"), reads=(b"",), writes=(b"app:",))
+ROOT = User("root", hashed("toor"), writes=(b"",), admin=True)
+NOPERM = b"-NOPERM this user has no permissions to "
+
+
+async def test_without_a_password_one_may_log_in_and_nothing_else() -> None:
+    """In Redis's words."""
+    async with shops(users=[ALICE]) as [shop]:
+        wire = await shop.wire()
+        assert await wire.ask("GET", "k") == b"-NOAUTH Authentication required.\r\n"
+        assert await wire.ask("PING") == b"-NOAUTH Authentication required.\r\n"
+        assert (await wire.ask("HELLO", "3")).startswith(b"-NOAUTH HELLO must be called")
+        wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        assert await wire.ask("AUTH", "alice", "wrong") == wrong
+        assert await wire.ask("AUTH", "nobody", "secret") == wrong
+        assert await wire.ask("AUTH", "alice", "secret") == OK
+        assert await wire.ask("GET", "k") == b"$-1\r\n"
+        assert await wire.ask("RESET") == b"+RESET\r\n"
+        assert await wire.ask("GET", "k") == b"-NOAUTH Authentication required.\r\n"
+
+
+async def test_a_user_has_rights_over_some_keys() -> None:
+    """Reading all, writing some; what tells of others, or ends them, is an admin's."""
+    async with shops(users=[ALICE, ROOT]) as [shop]:
+        alice, root = await shop.wire(), await shop.wire()
+        assert (await alice.ask("HELLO", "3", "AUTH", "alice", "secret")).startswith(b"%")
+        assert await root.ask("AUTH", "root", "toor") == OK
+        key = NOPERM + b"access one of the keys used as arguments\r\n"
+        assert await alice.ask("SET", "app:k", "1") == OK
+        assert await alice.ask("SET", "k", "1") == key
+        assert await alice.ask("MSET", "app:k", "2", "k", "2") == key
+        assert await alice.ask("MGET", "app:k", "k") == b"*2\r\n$1\r\n1\r\n_\r\n"
+        assert await alice.ask("KEYS", "*") == b"*1\r\n$5\r\napp:k\r\n"
+        assert await alice.ask("FLUSHALL") == NOPERM + b"run the 'flushall' command\r\n"
+        assert (await alice.ask("CONFIG", "SET", "timeout", "1")).startswith(NOPERM)
+        assert (await alice.ask("SHUTDOWN")).startswith(NOPERM)
+        assert b"user=root" not in await alice.ask("CLIENT", "LIST")
+        assert b"user=alice" in await root.ask("CLIENT", "LIST")
+        assert [await alice.ask(*line.split()) for line in ("MULTI", "SET k 1", "EXEC")] == [
+            OK,
+            key,
+            b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+        ]
+        assert await root.ask("FLUSHALL") == OK
+
+
+async def test_the_port_speaks_tls() -> None:
+    """And nothing else then; who comes without is disconnected, and disturbs nobody."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with shops(tls=context) as [shop]:
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port_of(shop), ssl_context=trusting)
+        wire = Wire(stream)
+        value = bytes(range(256)) * 1000
+        assert await wire.ask(b"SET", b"k", value) == OK
+        assert await wire.ask("GET", "k") == b"$256000\r\n" + value + b"\r\n"
+        plain = await shop.wire()
+        await plain.stream.send_all(b"PING\r\n")
+        while await plain.stream.receive_some():
+            pass
+        assert await wire.ask("PING") == b"+PONG\r\n"
+        await trio.aclose_forcefully(stream)
+
+
+def port_of(shop: Shop) -> int:
+    return shop.house.port
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE a", "CLIENT SETNAME x", "WATCH k", "MULTI"])
+async def test_a_connection_that_breaks_leaves_nothing_behind(command: str) -> None:
+    """Whatever state it was in."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        await ask_all(wire, command)
+        await trio.aclose_forcefully(wire.stream)
+        other = await shop.wire()
+        while len(shop.house.clients) > 1:
+            await other.ask("PING")
+        assert not shop.house.store.hub.channels
