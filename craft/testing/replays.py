@@ -153,7 +153,8 @@ class _Player:
 
     def _step(self, number: int, step: Step) -> None:
         commands = list(step.commands)
-        parts = [[command] for command in commands] if self._style.one_by_one else [commands]
+        # An entry without commands is one batch in either style: it says what time it is.
+        parts = [[command] for command in commands] if self._style.one_by_one and commands else [commands]
         at = 0
         for part in parts:
             for answer in self._apply(number, at, step, part):

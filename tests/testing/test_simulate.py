@@ -115,6 +115,24 @@ def test_answers_that_are_equal_raise_no_alarm() -> None:
     simulate(Strange, commands=commands, queries=queries, seeds=[1])
 
 
+class Timely(Names):
+    """Knows what time it is from every entry, those without commands included."""
+
+    now = 0
+
+    def apply_batch(self, batch: craft.Batch) -> list[Any]:
+        self.now = batch.timestamp
+        return super().apply_batch(batch)
+
+    def query(self, query: bytes) -> Any:
+        return self.now
+
+
+def test_an_entry_without_commands_says_what_time_it_is() -> None:
+    """One by one means that commands come alone, not that such a batch is left out."""
+    simulate(Timely, commands=commands, queries=queries, seeds=6, skip=HERE)
+
+
 class Numbered(Names):
     """Takes time and fresh numbers from where the docs say."""
 
