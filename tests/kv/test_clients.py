@@ -137,8 +137,8 @@ def test_redis_py_works(up: Up, protocol: int) -> None:
                 pipeline.incrby("n", number)
             assert pipeline.execute()[-1] == 4950
         with one.pipeline() as pipeline:
-            pipeline.watch("n")
-            found = int(pipeline.get("n"))
+            pipeline.watch("n")  # type: ignore[no-untyped-call]
+            found = int(str(pipeline.get("n")))
             pipeline.multi()
             pipeline.set("n", found + 1)
             two.incr("n")
@@ -148,7 +148,7 @@ def test_redis_py_works(up: Up, protocol: int) -> None:
         assert sorted(two.scan_iter(count=2)) == ["h", "k", "n"]
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             one.incr("h")
-        with two.pubsub(ignore_subscribe_messages=True) as listener:
+        with two.pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
             listener.subscribe("c")
             assert listener.get_message(timeout=10) is None
             assert one.publish("c", "hello") == 0
