@@ -60,6 +60,9 @@ IMPURE = frozenset({"trio", "time", "random", "os", "socket", "threading", "rock
 DEPENDENCIES = frozenset({"trio", "msgpack", "ntplib", "rocksdict"})
 """What the product may import beyond the standard library, as in pyproject.toml."""
 
+EXTRAS = {"craft.cli.authority": "cryptography"}
+"""A module may import an optional dependency, if it is imported itself only where that is needed."""
+
 TESTING = "testing"
 TESTING_ALLOWED_IN = frozenset({"cli.simulate"})
 PUBLIC_PACKAGES = ("craft", "craft.testing")
@@ -242,7 +245,7 @@ def undeclared(modules: Mapping[str, str]) -> list[str]:
         f"{module}:{found.line}: {found.module} is neither the standard library nor a declared dependency"
         for module, text in modules.items()
         for found in imports(text, modules)
-        if top(found.module) not in allowed and not found.module.startswith(".")
+        if top(found.module) not in allowed | {EXTRAS.get(module)} and not found.module.startswith(".")
     ]
 
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 from craft.cli import (
     ask,
     backup,
+    certs,
     demo,
     log,
     members,
@@ -84,6 +85,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         members,
         log,
         backup,
+        certs,
         recover,
         demo,
         verify,

@@ -96,22 +96,29 @@ def filters(args: Args) -> tuple[list[Callable[[Client], bool]], bool]:
     tests: list[Callable[[Client], bool]] = []
     skip_me = True
     for option, text in zip(args[2::2], args[3::2], strict=True):
-        word, value = option.upper(), text.decode("latin-1")
-        if word == b"ID":
-            number = integer(text, "ERR client-id should be greater than 0")
-            tests.append(lambda other, number=number: other.id == number)  # type: ignore[misc]
-        elif word in (b"ADDR", b"LADDR"):
-            own = word == b"LADDR"
-            tests.append(lambda other, own=own, value=value: value == (other.local if own else other.address))  # type: ignore[misc]
-        elif word == b"TYPE":
-            tests.append(of_kind(text))
-        elif word == b"USER":
-            tests.append(lambda other, value=value: other.user is not None and other.user.name == value)  # type: ignore[misc]
-        elif word == b"SKIPME" and value.lower() in ("yes", "no"):
-            skip_me = value.lower() == "yes"
+        word = option.upper()
+        if word == b"SKIPME" and text.lower() in (b"yes", b"no"):
+            skip_me = text.lower() == b"yes"
+        elif word in FILTERS:
+            tests.append(FILTERS[word](text))
         else:
             raise Refused(SYNTAX)
     return tests, skip_me
+
+
+def with_id(text: bytes) -> Callable[[Client], bool]:
+    """Has a client that id?"""
+    wanted = integer(text, "ERR client-id should be greater than 0")
+    return lambda client: client.id == wanted
+
+
+FILTERS: dict[bytes, Callable[[bytes], Callable[[Client], bool]]] = {
+    b"ID": with_id,
+    b"ADDR": lambda text: lambda client: client.address.encode() == text,
+    b"LADDR": lambda text: lambda client: client.local.encode() == text,
+    b"TYPE": of_kind,
+    b"USER": lambda text: lambda client: client.user is not None and client.user.name.encode() == text,
+}
 
 
 def end(client: Client, chosen: list[Client]) -> None:
