@@ -29,6 +29,10 @@ class ClientRequest(NamedTuple):
     number: int
 
 
+class WrongAnswer(ValueError):
+    """An answer that cannot be one of what was asked: it is another's, or told twice."""
+
+
 class Outcome(Enum):
     """What the client knows of its operation."""
 
@@ -102,7 +106,7 @@ class History:
     ) -> None:
         """The client was answered. `position` is the write's place in the merged log, where it is known."""
         if results is not None and len(results) != len(operation.requests):
-            raise ValueError(
+            raise WrongAnswer(
                 f"operation {operation.number} has {len(results)} results;"
                 f" allowed: one for each of its {len(operation.requests)} requests, or None"
             )
@@ -125,7 +129,7 @@ class History:
 
     def _end(self, operation: Operation, outcome: Outcome, at: int) -> None:
         if operation.outcome is not Outcome.OPEN:
-            raise ValueError(
+            raise WrongAnswer(
                 f"operation {operation.number} is told {outcome.value} but is"
                 f" {operation.outcome.value} already; allowed: one outcome"
             )

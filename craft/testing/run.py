@@ -23,7 +23,7 @@ from craft.testing import checkers as standard_checkers
 from craft.testing import faults
 from craft.testing.checkers.base import Checker, Violation
 from craft.testing.clients import Clients
-from craft.testing.history import Operation, Outcome
+from craft.testing.history import Operation, Outcome, WrongAnswer
 from craft.testing.plan import SECOND, Fault, Plan
 from craft.testing.trace import Trace
 from craft.testing.workloads import WORKLOADS, Workload
@@ -91,6 +91,9 @@ class Run:
         except Violation as found:
             violation = found
             self.world.say("violation", str(found))
+        except WrongAnswer as error:
+            violation = Violation("a client is answered once, and what it asked", str(error))
+            violation.__cause__ = error
         except AssertionError as error:
             violation = Violation("the product's own assertions hold", repr(error))
             violation.__cause__ = error

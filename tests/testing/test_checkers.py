@@ -40,7 +40,9 @@ from craft.testing.checkers.logs import (
     LogMatching,
     StampsRise,
     StateMachineSafety,
+    TermsCoverLogs,
 )
+from craft.testing.checkers.membership import OneChangeAtATime
 from craft.testing.checkers.merging import (
     ClosedTimestampsHold,
     MergedDigestsAgree,
@@ -49,13 +51,30 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.snapshots import AnyKeptSnapshotBegins
 from craft.testing.checkers.traffic import NoCircles
 from craft.testing.history import Kind, Operation, Outcome
 from craft.testing.plan import MS, SECOND, Plan
 from craft.testing.run import Run
 from craft.testing.server import SimServer
 from craft.testing.swarm import draw
-from craft.types import Append, Entry, EntryKind, HardState, Write, make_entry
+from craft.types import (
+    NOWHERE,
+    Append,
+    Configuration,
+    Cut,
+    Entry,
+    EntryKind,
+    HardState,
+    Head,
+    Place,
+    SnapshotId,
+    SnapshotInfo,
+    Start,
+    Write,
+    make_entry,
+    pack_configuration,
+)
 
 PLAN = Plan(seed=1, groups=2, duration=200 * MS, think=(5 * MS, 20 * MS))
 
@@ -284,6 +303,14 @@ def test_stamps_that_do_not_rise_are_found(story: Story) -> None:
     """An entry has the stamp of the one before it."""
     server, r = story.leader()
     story.violates(StampsRise, "wrote", server, write(server, 0, after(r, stamp=0)))
+
+
+def test_a_log_ahead_of_its_servers_term_is_found(story: Story) -> None:
+    """It was taken over without its term."""
+    server, r = story.follower()
+    story.ledger.started(server)
+    r.term = r.log.last_term - 1
+    assert f"its log ends at {r.log.last_index}" in story.violates(TermsCoverLogs, "turned", server)
 
 
 def test_two_committed_entries_at_one_index_are_found(story: Story) -> None:
@@ -744,3 +771,46 @@ def test_two_servers_that_talk_in_circles_are_found(story: Story, monkeypatch: p
         story.tell(NoCircles, "sent", server, other.id, said)
     found = story.violates(NoCircles, "sent", server, other.id, said)
     assert found.endswith("501 frames within a second, at last AppendEntries")
+
+
+# -- snapshots and members ---------------------------------------------------------------------------
+
+
+def test_a_log_compacted_beyond_a_kept_snapshot_is_found(story: Story) -> None:
+    """The newer of two snapshots covers what is forgotten, the older does not."""
+    server, r = story.follower()
+    cuts = [Cut(Place(1, index), index, r.created, NOWHERE) for index in (3, 5)]
+    server.engine.state.snapshots.kept = tuple(
+        SnapshotInfo(SnapshotId(cut.place.index, 0), 1, Head("", cut.place.index, 1, b"", (cut, cut)))
+        for cut in cuts
+    )
+
+    def begins(cut: Cut, *, keep: bool) -> Write:
+        return Write(10**6, (), (), None, starts=(Start(0, cut, keep=keep),))
+
+    story.tell(AnyKeptSnapshotBegins, "wrote", server, begins(cuts[0], keep=True))
+    story.tell(AnyKeptSnapshotBegins, "wrote", server, begins(cuts[1], keep=False))
+    detail = story.violates(AnyKeptSnapshotBegins, "wrote", server, begins(cuts[1], keep=True))
+    assert "up to 5; it keeps a snapshot at position 3 whose cut there is 3" in detail
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_configuration_before_an_entry_of_its_term_is_found(story: Story, committed: bool) -> None:
+    """A leader of a new term has to commit something of its own first."""
+    server, r = story.leader()
+    r.term += 0 if committed else 1
+    entry = make_entry(
+        0,
+        index=r.log.last_index + 1,
+        term=r.term,
+        timestamp=2**62,
+        kind=EntryKind.CONFIGURATION,
+        payload=pack_configuration(Configuration(frozenset({1, 2}), version=1)),
+    )
+    r.log.configurations.append(entry)
+    r.configuration_at = entry.place
+    if committed:
+        story.tell(OneChangeAtATime, "turned", server)
+    else:
+        detail = story.violates(OneChangeAtATime, "turned", server)
+        assert f"before any entry of its term {r.term} was committed" in detail

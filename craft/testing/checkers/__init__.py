@@ -38,6 +38,7 @@ from craft.testing.checkers.logs import (
     LogMatching,
     StampsRise,
     StateMachineSafety,
+    TermsCoverLogs,
 )
 from craft.testing.checkers.membership import ConfigurationsOverlap, DoneIsDone, OneChangeAtATime
 from craft.testing.checkers.merging import (
@@ -48,7 +49,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
-from craft.testing.checkers.snapshots import NewestSnapshotBegins
+from craft.testing.checkers.snapshots import AnyKeptSnapshotBegins, NewestSnapshotBegins
 from craft.testing.checkers.suspects import ClearedIsWhole, SuspectsSaySo
 from craft.testing.checkers.traffic import NoCircles
 from craft.testing.model import Model
@@ -83,6 +84,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         CommittedInItsTerm(ledger),
         LogMatching(),
         StampsRise(),
+        TermsCoverLogs(ledger),
         CommittedStays(ledger),
         Invariants(ledger),
         ClosedTimestampsHold(ledger),
@@ -102,6 +104,7 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         OneChangeAtATime(ledger),
         DoneIsDone(ledger),
         NewestSnapshotBegins(),
+        AnyKeptSnapshotBegins(),
     ]
     if machine is not None:
         checkers.append(Replay(ledger, machine))

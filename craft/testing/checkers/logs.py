@@ -104,6 +104,28 @@ class StampsRise(Checker):
                 index, term, stamp = entry[:3]
 
 
+class TermsCoverLogs(Checker):
+    """A server is in no earlier term than the end of its log.
+
+    Else it could obey a leader that the entry's own term has deposed (Raft 5.1).
+    """
+
+    PROPERTY = "no log is ahead of its server's term"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def turned(self, server: SimServer) -> None:
+        """Look at what has moved."""
+        for r, _, now in self._ledger.moves:
+            if r.log.last_term > now.term:
+                raise Violation(
+                    self.PROPERTY,
+                    f"server {server.id} is in term {now.term} of group {r.group}; its log ends at"
+                    f" {r.log.last_index} in term {r.log.last_term}",
+                )
+
+
 def _before(server: SimServer, append: Append) -> tuple[Index, Term, Timestamp]:
     """Index, term and timestamp of the entry before those that were just written, or of the log's start."""
     log = server.disk.written.logs[append.group]

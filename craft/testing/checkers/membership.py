@@ -13,6 +13,7 @@ from craft.testing.checkers.ledger import Ledger
 from craft.types import Configuration, Entry, EntryKind, GroupId, ServerId, unpack_configuration
 
 if typing.TYPE_CHECKING:
+    from craft.raft.state import RaftState
     from craft.testing.server import SimServer
 
 PAIRS_MAX = 4096
@@ -78,7 +79,10 @@ def meet(before: Configuration, after: Configuration) -> bool:
 
 
 class OneChangeAtATime(Checker):
-    """A leader appends a configuration only where the one before is committed."""
+    """A leader appends a configuration only where the one before is committed, and an entry of its term.
+
+    Until then what an earlier leader began may still come true beside it (Ongaro 2015).
+    """
 
     PROPERTY = "a configuration follows a committed one"
 
@@ -94,15 +98,26 @@ class OneChangeAtATime(Checker):
             if self._seen.get(key) == r.configuration_at:
                 continue
             self._seen[key] = r.configuration_at
-            if len(r.log.configurations) < 2 or r.log.configurations[-1].term != r.term:
+            if not r.log.configurations or r.log.configurations[-1].term != r.term:
                 continue
-            before, last = r.log.configurations[-2:]
-            if before.index > len(self._ledger.committed[group]):
+            self._judge(server, r)
+
+    def _judge(self, server: SimServer, r: RaftState) -> None:
+        committed, last = self._ledger.committed[r.group], r.log.configurations[-1]
+        for before in r.log.configurations[-2:-1]:
+            if before.index > len(committed):
                 raise Violation(
                     self.PROPERTY,
-                    f"server {server.id} appended the configuration at {last.index} of group {group} before"
+                    f"server {server.id} appended the configuration at {last.index} of group {r.group} before"
                     f" that at {before.index} was committed",
                 )
+        known = min(len(committed), last.index - 1)
+        if not known or committed[known - 1].term < r.term:
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} appended the configuration at {last.index} of group {r.group} before any"
+                f" entry of its term {r.term} was committed",
+            )
 
 
 class DoneIsDone(Checker):

@@ -44,3 +44,25 @@ class NewestSnapshotBegins(Checker):
                     f"server {server.id} keeps a snapshot at position {newest.head.position} whose cut in"
                     f" group {raft.state.group} is {cut.place.index}; its log begins behind {start}",
                 )
+
+
+class AnyKeptSnapshotBegins(Checker):
+    """Compacting leaves every kept snapshot a beginning: a damaged newest one costs time, not the server.
+
+    (Installing a peer's may not: where a log is discarded for it, what was kept before begins nothing.)
+    """
+
+    PROPERTY = "a log is compacted at most to the older of the kept snapshots"
+
+    def wrote(self, server: SimServer, write: Write) -> None:
+        """Look at what is compacted."""
+        for start in write.starts:
+            for info in server.engine.state.snapshots.kept if start.keep else ():
+                cut = info.head.cuts[start.group].place.index
+                if cut < start.cut.place.index:
+                    raise Violation(
+                        self.PROPERTY,
+                        f"server {server.id} forgets its log of group {start.group} up to"
+                        f" {start.cut.place.index}; it keeps a snapshot at position {info.head.position}"
+                        f" whose cut there is {cut}",
+                    )
