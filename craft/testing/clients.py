@@ -15,7 +15,7 @@ import msgpack
 from craft.errors import Rejected
 from craft.testing.history import Operation, Outcome
 from craft.testing.session_clients import SessionClients
-from craft.types import ServerId
+from craft.types import Position, ServerId
 
 if typing.TYPE_CHECKING:
     from craft.testing.workloads import Workload
@@ -32,6 +32,8 @@ class Clients:
         self._world, self._workload = world, workload
         self._rng = random.Random(f"{world.plan.seed} clients")
         self._rng_levels = random.Random(f"{world.plan.seed} levels")
+        self._rng_seen = random.Random(f"{world.plan.seed} seen")
+        self._seen: dict[int, Position] = {}  # up to where each client was answered
         self._homes: dict[int, ServerId] = {}
         self._waits_for: dict[int, int] = {}  # client -> number of its operation
         self.stopped = False
@@ -65,6 +67,9 @@ class Clients:
         """An operation has its outcome."""
         if self.remote is not None and operation.client in self.remote:
             self.remote.settled(operation)
+        if operation.position is not None:
+            seen = self._seen.get(operation.client, 0)
+            self._seen[operation.client] = max(seen, operation.position)
         if self._waits_for.get(operation.client) == operation.number:
             del self._waits_for[operation.client]
             self._think(operation.client)
@@ -81,7 +86,10 @@ class Clients:
             self._think(client)
             return
         read = self._rng.random() < self._world.plan.reads
-        operation = self.read(server, client) if read else self.write(server, client)
+        if read and self._world.plan.seen and self._rng_seen.random() < self._world.plan.seen:
+            operation = self.read(server, client, at_least=self._seen.get(client, 0))
+        else:
+            operation = self.read(server, client) if read else self.write(server, client)
         if operation.outcome is Outcome.OPEN:
             self._waits_for[client] = operation.number
             self._world.at(self._world.time + self._world.plan.patience, partial(self._give_up, operation))
@@ -115,11 +123,12 @@ class Clients:
             world.reject(operation, str(error))
         return operation
 
-    def read(self, server_id: ServerId, client: int = 0) -> Operation:
-        """One read on one server."""
+    def read(self, server_id: ServerId, client: int = 0, *, at_least: Position | None = None) -> Operation:
+        """One read on one server; with a position, of what the client has seen, or later."""
         world = self._world
         queries = self._workload.next_read(self._rng)
         operation = world.history.invoke(client, server_id, "read", queries, at=world.time)
+        operation.at_least = at_least
         if world.keep:
             world.note(server_id, "read", f"#{operation.number}")
         try:

@@ -65,6 +65,8 @@ class Operation:
     """One a request."""
     position: Position | None = None
     """Where in the merged log an answered write took effect."""
+    at_least: Position | None = None
+    """A read that wants no more than what its client has seen, up to there. None: it is linearizable."""
     committed_at: Timestamp | None = None
     """Where it was answered at the level `committed`, without a result: merged at this time or before."""
     ordered: bool = True

@@ -105,6 +105,7 @@ class Plan:
     patience: int = 3 * SECOND  # a client that waits longer goes on with something else meanwhile
     forwarded: bool = False  # clients ask servers that lead nothing, where there are any
     reads: float = 0.3  # the share of reads
+    seen: float = 0.0  # the share of reads whose clients want no more than what they have seen
     committed: float = 0.0  # the share of writes whose clients want no more than the level `committed`
     clock_error: int | None = None  # the bound of all clocks' errors that is stated, and kept
     remote: RemoteClients | None = None  # clients with sessions of their own

@@ -197,7 +197,7 @@ class SimServer:
 
     def read(self, operation: Operation) -> None:
         """A client's read; raises Overloaded."""
-        self.engine.read(operation)
+        self.engine.read(operation, operation.at_least)
         self.operations[operation.number] = operation
         self.world.schedule_turn(self, self.world.time + self.world.turn_delay())
 

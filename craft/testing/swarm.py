@@ -32,6 +32,7 @@ from craft.testing.faults import (
 from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
+from craft.testing.swarm_reads import with_session_reads
 from craft.testing.swarm_snapshots import with_snapshots
 from craft.testing.swarm_wishes import with_wishes
 from craft.testing.workloads import WORKLOADS
@@ -140,6 +141,7 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
     plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
     plan = with_wishes(random.Random(f"{seed} wishes"), plan, allowed)
+    plan = with_session_reads(random.Random(f"{seed} session reads"), plan)
     return replace(plan, turns_max=TURNS_MAX)
 
 

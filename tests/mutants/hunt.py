@@ -31,6 +31,7 @@ NEEDS: dict[str, Callable[[Plan], bool]] = {
     "": lambda _: True,
     "snapshots": lambda plan: plan.snapshots is not None,
     "own data": lambda plan: plan.snapshots is not None and plan.snapshots.kept is not None,
+    "own data, and session reads": lambda plan: NEEDS["own data"](plan) and plan.seen > 0 < plan.reads,
     "members": lambda plan: bool(plan.changes),
 }
 """Which seeds can reach what a mutant changes. All others run as they would without it."""

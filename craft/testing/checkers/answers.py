@@ -247,7 +247,8 @@ class AnswersArePlaced(Checker):
 class RealTime(Checker):
     """What is invoked after an answer comes after it: a write behind its position, a read at or behind it.
 
-    Whatever the clocks do, whoever asks, wherever. What happens at one instant is concurrent.
+    Whatever the clocks do, whoever asks, wherever. What happens at one instant is concurrent. A read that
+    wants what its client has seen comes behind that alone.
     """
 
     PROPERTY = "what starts after an answer is ordered after it"
@@ -263,7 +264,14 @@ class RealTime(Checker):
         position = operation.position
         assert position is not None and operation.returned is not None
         known = bisect_left(self._times, operation.invoked)
-        if known:
+        if operation.at_least is not None:
+            if position < operation.at_least:
+                raise Violation(
+                    self.PROPERTY,
+                    f"read {operation.number} on server {server.id} is answered with position {position}; it"
+                    f" wanted {operation.at_least} at least",
+                )
+        elif known:
             before, number = self._greatest[known - 1]
             if position < before or (position == before and operation.kind == "write"):
                 raise Violation(
@@ -302,7 +310,7 @@ class CommittedIsKept(Checker):
         promises.sort(key=_returned)
         times = [_returned(promise) for promise in promises]
         for operation in world.history if promises else ():
-            if operation.outcome is Outcome.OK:
+            if operation.outcome is Outcome.OK and operation.at_least is None:
                 self._compare(operation, promises[: bisect_left(times, operation.invoked)], places)
 
     def _compare(
