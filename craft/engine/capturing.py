@@ -100,6 +100,8 @@ def _due(e: EngineState) -> bool:
     s = e.snapshots
     if not s.supported or s.capturing or not readable(e) or not e.applied_position:
         return False
+    if s.receiving is not None or s.received is not None:
+        return False  # (†) it would be kept behind the peer's, and perhaps cover less of some log
     if s.asked:
         return True
     if e.applied_position == s.captured_position:
@@ -121,9 +123,12 @@ def captured(e: EngineState, info: SnapshotInfo | None) -> None:
 
 
 def keep(e: EngineState, info: SnapshotInfo) -> None:
-    """One more is kept, and the oldest of three no longer."""
-    kept = sorted({*e.snapshots.kept, info}, key=lambda one: (one.id.position, one == info))
-    e.snapshots.kept = tuple(kept[-2:])
+    """One more is kept, and the oldest of three no longer; nor another of that very position.
+
+    Of two at one position either may cover more of some log, by entries that changed nothing.
+    """
+    others = [one for one in e.snapshots.kept if one.id.position != info.id.position]
+    e.snapshots.kept = tuple(sorted([*others, info])[-2:])
 
 
 # -- the engine's parts ----------------------------------------------------------------------------

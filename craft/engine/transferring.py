@@ -9,6 +9,8 @@ Invariants
   survives a restart.
 - Pieces wait for their turn in a budget of bytes a second, and in frames behind what is urgent: heartbeats do
   not wait for them (PROTOCOL 11).
+- (†) None is received while one of our own is written, and none captured meanwhile: of two at one position
+  the later must be the one behind which the logs go on.
 - A transfer without progress for `snapshot_stall_ms` is given up on both sides, and frees what it held.
 """
 
@@ -156,7 +158,7 @@ def handle_offer(e: EngineState, sender: ServerId, m: SnapshotOffer) -> None:
         raise WireError(f"server {sender} offers a snapshot of {len(m.indexes)} groups and {m.size} bytes")
     if not installing.lacks(e, m.indexes):
         e.peers[sender].out.append(SnapshotInstalled(m.snapshot.position))
-    elif s.receiving is not None or s.received is not None or s.restoring:
+    elif s.receiving is not None or s.received is not None or s.restoring or s.capturing:
         return  # one at a time: it is offered again
     elif m.snapshot.nonce == s.damaged:
         e.peers[sender].out.append(SnapshotWanted(m.snapshot.position, s.damaged))

@@ -124,6 +124,21 @@ def test_who_was_away_for_long_catches_up_by_a_snapshot() -> None:
     )
 
 
+def test_none_is_captured_while_a_peers_is_on_its_way() -> None:
+    """Of two at one position a start must find the one behind which the logs go on: the later."""
+    cluster = lagging()
+    server = cluster.start(2)
+    snapshots = server.engine.state.snapshots
+    cluster.run_until(lambda: snapshots.receiving is not None)
+    server.engine.snapshots.take()
+    while snapshots.receiving is not None or snapshots.received is not None:
+        assert not snapshots.capturing
+        cluster.run(1 * MS)
+    cluster.run_until(lambda: snapshots.taken == 1)
+    cuts = snapshots.kept[-1].head.cuts
+    assert all(start <= cut.place.index for start, cut in zip(starts(cluster, 2), cuts, strict=True))
+
+
 def test_a_transfer_survives_lost_and_repeated_frames() -> None:
     """Every piece is checked against what was asked for, and asked for again where it was lost."""
     cluster = lagging()

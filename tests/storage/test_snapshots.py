@@ -84,6 +84,16 @@ def test_the_one_just_written_is_kept_though_it_is_older(files: Files) -> None:
     assert positions(store) == [5, 20]
 
 
+def test_of_two_at_one_position_the_later_is_kept(files: Files) -> None:
+    """It is the one behind which the logs go on; the name, by chance, may say otherwise."""
+    store = open_store(files)
+    store.write(head(3), PARTS[:1])
+    for _ in range(8):
+        last = store.write(head(5), PARTS[:1])
+        assert [info.id for info in open_store(files).kept()][1:] == [last.id]
+    assert positions(store) == [3, 5]
+
+
 def test_a_writer_that_fails_leaves_the_others_as_they_were(files: Files) -> None:
     """The state machine's error is handed on, and nothing is left of what it had given."""
 

@@ -10,7 +10,8 @@ Files are named by position and random number, and by what they are:
 
 Invariants
 - A snapshot that was once kept is removed only when two newer ones are, or the one just written and one
-  other.
+  other; or one that was kept later is of the same position. (†) Of two such either may cover more of some
+  log, and a start must find the one behind which the logs go on.
 - A file is kept under the name of a whole one only after every block of it was checked.
 - What is read is checked again while it is read: a bit may flip at any time.
 - Long files are synced as they grow, so that no sync of the log waits for gigabytes of a snapshot.
@@ -165,12 +166,15 @@ class Snapshots:
             self._files.sync(name)
             info = self.check(name, snapshot_id)
         with self._lock, _failing(f"keeping {name}"):
-            others = [info for info in self.kept() if info.id != snapshot_id]
+            before = [info for info in self.kept() if info.id != snapshot_id]
+            others = [info for info in before if info.id.position != snapshot_id.position]
             self._files.rename(name, file_name(snapshot_id, WHOLE))
             self._files.sync_names()
             self._kept = sorted([*others[1 - KEPT_MAX :], info])
-            for other in others[: 1 - KEPT_MAX]:
-                self._files.remove(file_name(other.id, WHOLE))
+            for gone in [info for info in before if info not in self._kept]:
+                self._files.remove(file_name(gone.id, WHOLE))
+            if len(others) < len(before):
+                self._files.sync_names()  # a start could not tell which of the two was the later
         return info
 
     # -- reading ------------------------------------------------------------------------------------
