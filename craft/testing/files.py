@@ -131,12 +131,12 @@ class SimulatedFiles:
             inode.content = inode.content[: kept - garbage] + bytes(garbage)
         inode.synced = bytes(inode.content)
 
-    def flip(self, rng: random.Random) -> str | None:
-        """One bit of one file changes, on the platter and in the cache;
+    def flip(self, rng: random.Random, *, ending: str = "") -> str | None:
+        """One bit of one file changes, on the platter and in the cache; `ending`: of one that is called so.
 
-        says which, None where there is none.
+        Says which, None where there is none.
         """
-        names = [name for name in self.names() if self._files[name].content]
+        names = [name for name in self.names() if self._files[name].content and name.endswith(ending)]
         if not names:
             return None
         name = rng.choice(names)

@@ -26,6 +26,7 @@ from craft.testing.faults import (
     LOSSES,
     RESERVE,
     SERVERS,
+    SETS,
     TAILS,
     WISHES,
 )
@@ -33,6 +34,8 @@ from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
 from craft.testing.swarm_reads import with_session_reads
+from craft.testing.swarm_reserve import with_reserve
+from craft.testing.swarm_sets import with_old_sets
 from craft.testing.swarm_snapshots import with_snapshots
 from craft.testing.swarm_wishes import with_wishes
 from craft.testing.workloads import WORKLOADS
@@ -77,13 +80,7 @@ LATE_FROM = 1000
 TAILS_FROM = 2000
 """Numbers of the faults about lost tails: behind those."""
 
-RESERVE_FROM = 3000
-"""Numbers of the faults that take a disk's reserve: behind those, too."""
-
-WITH_RESERVE = 0.1
-"""The share of runs with such faults."""
-
-DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES})
+DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES, *SETS})
 """What a seed's faults are drawn from at once.
 
 What came later is drawn for itself: old seeds keep their traces.
@@ -138,9 +135,10 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _sessions(random.Random(f"{seed} sessions"), plan, allowed)
     plan = _members(random.Random(f"{seed} members"), plan)
     plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
-    plan = _reserve(random.Random(f"{seed} reserve"), plan, allowed)
+    plan = with_reserve(random.Random(f"{seed} reserve"), plan, allowed)
     plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
     plan = with_wishes(random.Random(f"{seed} wishes"), plan, allowed)
+    plan = with_old_sets(random.Random(f"{seed} old sets"), plan, allowed)
     plan = with_session_reads(random.Random(f"{seed} session reads"), plan)
     return replace(plan, turns_max=TURNS_MAX)
 
@@ -204,19 +202,6 @@ def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan
     faults = list(_faults(rng, plan, few.sample(kinds, min(len(kinds), OTHERS)), QUICK if quick else 1))
     late = [kind for kind in ("lag", "slow_way", "cut_link") if kind in allowed]
     return replace(plan, faults=(*faults, *_late(few, plan, late)))
-
-
-def _reserve(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
-    """Some disks fall below their reserve for a while. What else is drawn of the seed stays as it is."""
-    if "nearly_full" not in allowed or rng.random() >= WITH_RESERVE:
-        return plan
-    faults = [
-        Fault(
-            RESERVE_FROM + number, "nearly_full", rng.randrange(plan.duration), duration, rng.getrandbits(32)
-        )
-        for number, duration in enumerate(rng.choices((100 * MS, 500 * MS, 2 * SECOND), k=rng.randint(1, 6)))
-    ]
-    return replace(plan, faults=(*plan.faults, *faults))
 
 
 def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:

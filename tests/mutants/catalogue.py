@@ -36,8 +36,10 @@ def _needing(needs: str, mutants: tuple[Mutant, ...]) -> tuple[Mutant, ...]:
 
 
 OF_THEIR_OWN = {
-    "restored_data_are_still_ahead": "own data",
+    "snapshot_below_the_start_is_a_beginning": "lost snapshots",
+    "restored_data_are_still_ahead": "own data, and lost snapshots",
     "read_ahead_of_the_merge": "own data, and session reads",
+    "read_by_the_readers_own_configuration": "old sets",
 }
 
 ELECTION = "craft.raft.election"
@@ -1078,11 +1080,8 @@ ALIVE: tuple[str, ...] = (
     "suspicion_ends_with_the_repeated_past",
     "any_incarnation_is_cleared",
     "former_leader_forgets_what_it_told",
-    "snapshot_below_the_start_is_a_beginning",
-    "restored_data_are_still_ahead",
     "wiped_server_votes_under_its_old_id",
     "former_voter_does_not_stand",
-    "read_by_the_readers_own_configuration",
     "disk_is_not_told_again",
 )
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""

@@ -27,12 +27,19 @@ CPU_SECONDS_MAX = 600
 """Or longer than this."""
 
 
+def _suffers(plan: Plan, kind: str) -> bool:
+    return any(fault.kind == kind for fault in plan.faults)
+
+
 NEEDS: dict[str, Callable[[Plan], bool]] = {
     "": lambda _: True,
     "snapshots": lambda plan: plan.snapshots is not None,
     "own data": lambda plan: plan.snapshots is not None and plan.snapshots.kept is not None,
     "own data, and session reads": lambda plan: NEEDS["own data"](plan) and plan.seen > 0 < plan.reads,
+    "lost snapshots": lambda plan: _suffers(plan, "lose_snapshots"),
+    "own data, and lost snapshots": lambda plan: NEEDS["own data"](plan) and NEEDS["lost snapshots"](plan),
     "members": lambda plan: bool(plan.changes),
+    "old sets": lambda plan: _suffers(plan, "old_set"),
 }
 """Which seeds can reach what a mutant changes. All others run as they would without it."""
 

@@ -69,8 +69,13 @@ class VotesAreDurable(Checker):
 
 
 def in_snapshot(disk: SimulatedDisk, group: GroupId, index: Index) -> bool:
-    """Does a kept snapshot hold what was committed there? It is durable before the logs begin behind it."""
-    return any(index <= info.head.cuts[group].place.index for info in disk.snapshots.kept())
+    """Does a kept snapshot hold what was committed there? It is durable before the logs begin behind it.
+
+    Or did one: what has become of that since lets nobody write other entries in their place.
+    """
+    return index <= disk.synced.logs[group].start.place.index or any(
+        index <= info.head.cuts[group].place.index for info in disk.snapshots.kept()
+    )
 
 
 class AcknowledgementsAreDurable(Checker):

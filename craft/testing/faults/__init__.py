@@ -15,9 +15,11 @@ import random
 
 from craft.testing.faults.base import Begin, End
 from craft.testing.faults.clocks import CLOCKS
-from craft.testing.faults.disks import DECAY, DISKS, LOSSES, RESERVE
+from craft.testing.faults.disks import DISKS, LOSSES, RESERVE
 from craft.testing.faults.links import FRAMES, LINKS
 from craft.testing.faults.servers import SERVERS
+from craft.testing.faults.sets import SETS
+from craft.testing.faults.snapshots import DECAY
 from craft.testing.faults.tails import TAILS
 from craft.testing.faults.wishes import WISHES
 from craft.testing.plan import Fault
@@ -34,12 +36,13 @@ __all__ = [
     "LOSSES",
     "RESERVE",
     "SERVERS",
+    "SETS",
     "TAILS",
     "WISHES",
     "begin",
 ]
 
-LATER = {**TAILS, **RESERVE, **DECAY, **WISHES}
+LATER = {**TAILS, **RESERVE, **DECAY, **WISHES, **SETS}
 FAULTS: dict[str, Begin] = {**LINKS, **FRAMES, **SERVERS, **DISKS, **LOSSES, **CLOCKS, **LATER}
 """Every kind of bad luck."""
 

@@ -134,17 +134,6 @@ DISKS: dict[str, Begin] = {
 RESERVE: dict[str, Begin] = {"nearly_full": _flag("nearly_full")}
 """Drawn behind all else, from a stream of its own."""
 
-
-def _flip_snapshot(world: World, rng: random.Random, server: ServerId | None) -> None:
-    """A bit of a snapshot's file changes. Two are kept, and peers have others."""
-    i = victim(world, rng, server)
-    if i is not None:
-        world.say("fault", world.disks[i].files.flip(rng) or "no snapshot yet")
-
-
-DECAY: dict[str, Begin] = {"flip_snapshot": _flip_snapshot}
-"""In runs that take snapshots."""
-
 LOSSES: dict[str, Begin] = {
     "torn_by_power": _torn_power,
     "flip_bit": _lose(lambda world, rng, i: world.disks[i].flip(rng), running=True),
