@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ BOUND = 3
 BATCH = 1000
 SEED = 1
 SAMPLE_S = 1.0
+TABLES = {".log", ".sst", ".blob"}
+"""RocksDB's files that grow: written ahead, tables, and values beside their tables."""
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -112,11 +116,13 @@ async def _watch(running: Cluster, commands: int, progress: Progress) -> list[di
     while written < commands:
         await trio.sleep(SAMPLE_S)
         written = sum(one["answered"] for one in await running.ask_all("glance"))
-        directories = await trio.to_thread.run_sync(lambda: [_size(one.data_dir) for one in running.configs])
+        directories = await trio.to_thread.run_sync(lambda: [_sizes(one.data_dir) for one in running.configs])
+        largest = max(directories, key=lambda one: sum(one.values()))
         samples.append(
             {
                 "commands": written,
-                "directory_mb": round(max(directories) / 1e6, 1),
+                "directory_mb": _mb(sum(largest.values())),
+                "of_that_mb": {kind: _mb(size) for kind, size in sorted(largest.items())},
                 "memory_mb": round(max(_resident(one.pid) for one in running.processes) / 1e6, 1),
             }
         )
@@ -124,16 +130,28 @@ async def _watch(running: Cluster, commands: int, progress: Progress) -> list[di
     return samples
 
 
-def _size(directory: Path | None) -> int:
-    """Bytes on the disk, of what may change under our eyes."""
+def _sizes(directory: Path | None) -> Counter[str]:
+    """Bytes on the disk, of what may change under our eyes, by kind of file."""
     assert directory is not None
-    total = 0
+    sizes: Counter[str] = Counter()
     for file in directory.rglob("*"):
         try:
-            total += file.stat().st_blocks * 512
+            if file.is_file():
+                sizes[_kind(file.relative_to(directory))] += file.stat().st_blocks * 512
         except FileNotFoundError:
             continue
-    return total
+    return sizes
+
+
+def _kind(file: Path) -> str:
+    """The log database by its files' suffixes, everything else by where it lies."""
+    if file.parts[0] == "log":
+        return f"log/*{file.suffix}" if file.suffix in TABLES else "log/…"
+    return file.parts[0] if len(file.parts) > 1 else "…"
+
+
+def _mb(size: int) -> float:
+    return round(size / 1e6, 1)
 
 
 def _resident(pid: int) -> int:
