@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from craft.storage.rocks import RocksStorage, layout
 from craft.storage.rocks.directory import Directory, pack_identity, read_boot_id
 from craft.storage.rocks.wal import strange_stretch
 from craft.types import Append, Entry, HardState, Recovered, Write
-from tests.storage.disks import CLUSTER, SERVER, appended, ballot, command, open_rocks
+from tests.storage.disks import CLUSTER, GROUPS, SERVER, appended, ballot, command, open_rocks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SYNCED, UNSYNCED = 6, 3
@@ -475,6 +476,20 @@ def _is_boundary(directory: pathlib.Path, cut: int) -> bool:
     while offset < cut:
         offset += 7 + int.from_bytes(data[offset + 4 : offset + 6], "little")
     return offset == cut
+
+
+def test_options_hold_at_every_opening(tmp_path: pathlib.Path) -> None:
+    """Those of the opening: not those of RocksDB's own file, which is not synced, and may be of another
+    version.
+    """
+    open_rocks(tmp_path).close()
+    storage = RocksStorage.open(
+        tmp_path, cluster_id=CLUSTER, server_id=SERVER, groups=GROUPS, write_buffer_bytes=1 << 20
+    )
+    storage.recover()
+    said = (tmp_path / "log" / "LOG").read_text(errors="replace")
+    assert re.findall(r"Options\.write_buffer_size: (\d+)", said) == [str(1 << 20)]
+    storage.close()
 
 
 def test_a_damaged_table_is_noticed_when_it_is_read_later(tmp_path: pathlib.Path) -> None:

@@ -31,6 +31,9 @@ from craft.types import BEGINNING, Cut, Entry, GroupId, Index, RecoveredGroup, S
 KIB = 1024
 MIB = 1024 * KIB
 
+COLUMN_FAMILY = "default"
+"""The only one."""
+
 WRITE_BUFFER_BYTES = 64 * MIB
 """One memtable, and so one write-ahead log file: flushed in one piece, large enough to be rare."""
 
@@ -46,7 +49,8 @@ def options(*, strict: bool, create: bool = False, write_buffer_bytes: int = WRI
     """All that differs from RocksDB's defaults, spelled out at every opening.
 
     rocksdict's own configuration file is never synced, so nothing may depend on it: raw mode with explicit
-    options does not.
+    options does not. Nor is RocksDB's, from which rocksdict takes what holds for a column family (buffers,
+    compactions, values apart) unless it is given that by the family's name: so give it, `COLUMN_FAMILY`.
     """
     chosen = Options(raw_mode=True)  # bytes in, bytes out, RocksDB's own comparator
     chosen.create_if_missing(create)  # else a lost database would come back as an empty one
@@ -84,7 +88,7 @@ def open_database(
     if strange:
         raise RefusedError(strange)
     try:
-        return Rdict(str(path), chosen)
+        return Rdict(str(path), chosen, column_families={COLUMN_FAMILY: chosen})
     except Exception as error:  # rocksdict raises bare Exceptions
         if _is_damage(error):
             raise RefusedError(str(error)) from error

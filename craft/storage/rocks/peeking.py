@@ -26,7 +26,7 @@ from craft.recovery import check_record
 from craft.snapshots import Decoder
 from craft.storage import Identity
 from craft.storage.rocks import layout
-from craft.storage.rocks.database import options, reading, records, scan_kind
+from craft.storage.rocks.database import COLUMN_FAMILY, options, reading, records, scan_kind
 from craft.storage.rocks.directory import unpack_identity
 from craft.storage.snapshots import WHOLE
 from craft.types import (
@@ -178,7 +178,8 @@ def _link(database: pathlib.Path, links: pathlib.Path) -> None:
 
 def _open(links: pathlib.Path, *, strict: bool) -> Rdict:
     with reading("opening the log database for reading"):
-        return Rdict(str(links), options(strict=strict), access_type=AccessType.read_only())
+        chosen, read_only = options(strict=strict), AccessType.read_only()
+        return Rdict(str(links), chosen, column_families={COLUMN_FAMILY: chosen}, access_type=read_only)
 
 
 @contextmanager
