@@ -1,10 +1,10 @@
 """Every file of a server's directory with one flipped byte, at many places each: never wrong data.
 
-`python -m tests.storage.flips` makes directories as a stop, a kill and a power cut leave them (tables, log
-files, side files, two snapshots, a compacted log), flips a byte, and starts. Allowed is what was written,
-read to its last byte; or a refusal with an error that says where; or a start as a suspect, when the end of
-a log may be missing; or a damaged snapshot that is named and skipped. Whatever a start refuses, `craft
-verify` must name as well. Prints a line a file; exit code 1 where anything else happened.
+`python -m tests.storage.flips` makes directories as a stop, a kill and a power cut leave them (tables, values
+apart, log files, side files, two snapshots, a compacted log), flips a byte, and starts. Allowed is what was
+written, read to its last byte; or a refusal with an error that says where; or a start as a suspect, when the
+end of a log may be missing; or a damaged snapshot that is named and skipped. Whatever a start refuses,
+`craft verify` must name as well. Prints a line a file; exit code 1 where anything else happened.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import NamedTuple
 
 from craft.errors import DamagedStorage, StorageFailed, WrongDirectory
 from craft.storage.rocks import RocksStorage
+from craft.storage.rocks.database import APART_BYTES_MIN
 from craft.storage.rocks.verifying import verify
 from craft.types import (
     Append,
     Configuration,
     Cut,
+    Entry,
     HardState,
     Head,
     Place,
@@ -40,13 +42,24 @@ from tests.storage.disks import CLUSTER, FAST_FOLDER, command, configuration, op
 GROUPS = 2
 PLACES = 200
 ENTRIES = 60
-LOGS = tuple(
-    tuple(
-        configuration(index, {1, 2, 7}, group=group) if index == 1 else command(index, group=group, size=300)
-        for index in range(1, ENTRIES + 1)
+Logs = tuple[tuple[Entry, ...], ...]
+
+
+def logs_of(size: int) -> Logs:
+    """What is written: every other entry of this size."""
+    return tuple(
+        tuple(
+            configuration(index, {1, 2, 7}, group=group)
+            if index == 1
+            else command(index, group=group, size=size if index % 2 else SMALL_BYTES)
+            for index in range(1, ENTRIES + 1)
+        )
+        for group in range(GROUPS)
     )
-    for group in range(GROUPS)
-)
+
+
+SMALL_BYTES = 300
+LOGS = logs_of(SMALL_BYTES)
 STATE = tuple(SnapshotPart(SnapshotKind.MACHINE, bytes([number]) * 2000) for number in range(5))
 OPAQUE = ("LOG", "OPTIONS", "LOCK", "lock")
 """Files that nothing is read from: what RocksDB says for people, the options it had, locks."""
@@ -57,6 +70,7 @@ class Truth(NamedTuple):
 
     recovered: Recovered
     snapshots: tuple[Head, ...]
+    logs: Logs
 
 
 class Image(NamedTuple):
@@ -71,28 +85,44 @@ class Image(NamedTuple):
 
 
 def images(folder: pathlib.Path) -> tuple[Image, ...]:
-    """As a stop, a kill, and a power cut (all was synced) leave one."""
-    alive = folder / "alive"
-    storage = open_rocks(alive, groups=GROUPS)
-    storage.recover()
-    fill(storage)
-    killed = shutil.copytree(alive, folder / "killed")
-    storage.close()
+    """As a stop, a kill, and a power cut (all was synced) leave one; and with values apart."""
+    stopped, killed = make(folder, "stopped", LOGS)
     rebooted = shutil.copytree(killed, folder / "rebooted")
     (rebooted / "boot").write_text("another boot\n")
-    made = []
-    for name, path in (("stopped", alive), ("killed", killed), ("rebooted", rebooted)):
-        copy = shutil.copytree(path, folder / "truth")
-        opened = open_rocks(copy, groups=GROUPS)
-        made.append(Image(name, path, look(opened)))
-        shutil.rmtree(copy)
-    return tuple(made)
+    large = logs_of(APART_BYTES_MIN)
+    apart, _ = make(folder, "apart", large)
+    assert list(apart.glob("log/*.blob"))
+    return (
+        image("stopped", stopped, LOGS),
+        image("killed", killed, LOGS),
+        image("rebooted", rebooted, LOGS),
+        image("apart", apart, large),
+    )
 
 
-def fill(storage: RocksStorage) -> None:
+def make(folder: pathlib.Path, name: str, logs: Logs) -> tuple[pathlib.Path, pathlib.Path]:
+    """A directory as a stop leaves it, and as a kill before that."""
+    stopped = folder / name
+    storage = open_rocks(stopped, groups=GROUPS)
+    storage.recover()
+    fill(storage, logs)
+    killed = shutil.copytree(stopped, folder / f"{name}-killed")
+    storage.close()
+    return stopped, killed
+
+
+def image(name: str, path: pathlib.Path, logs: Logs) -> Image:
+    """With what a start finds in a copy of it."""
+    copy = shutil.copytree(path, path.parent / "truth")
+    truth = look(open_rocks(copy, groups=GROUPS), logs)
+    shutil.rmtree(copy)
+    return Image(name, path, truth)
+
+
+def fill(storage: RocksStorage, logs: Logs = LOGS) -> None:
     """Logs in tables and in log files, compacted, with snapshots at two places."""
     for first in range(0, ENTRIES, 5):
-        appends = tuple(Append(group, 0, log[first : first + 5]) for group, log in enumerate(LOGS))
+        appends = tuple(Append(group, 0, log[first : first + 5]) for group, log in enumerate(logs))
         states = tuple((group, HardState(1, 2, first)) for group in range(GROUPS))
         storage.write(Write(1, appends, states, first))
         if first == 30:
@@ -114,7 +144,7 @@ def cut_of(group: int, index: int) -> Cut:
 # -- starting -------------------------------------------------------------------------------------
 
 
-def look(storage: RocksStorage) -> Truth:
+def look(storage: RocksStorage, logs: Logs = LOGS) -> Truth:
     """Start as a server does, read everything, and end."""
     try:
         kept = storage.snapshots.kept()
@@ -128,11 +158,11 @@ def look(storage: RocksStorage) -> Truth:
         for group, found in enumerate(recovered.groups):
             first, last = found.start.place.index + 1, found.offset.index + len(found.tail)
             assert suspect or last == ENTRIES, "the end of a log is missing"
-            assert found.tail == LOGS[group][found.offset.index : last], "a tail is not what was written"
+            assert found.tail == logs[group][found.offset.index : last], "a tail is not what was written"
             if first <= last:
                 read = storage.entries(group, first_index=first, last_index=last, bytes_max=10**9)
-                assert read == LOGS[group][first - 1 : last], "entries are not what was written"
-        return Truth(recovered, tuple(info.head for info in kept))
+                assert read == logs[group][first - 1 : last], "entries are not what was written"
+        return Truth(recovered, tuple(info.head for info in kept), logs)
     finally:
         storage.close()
 
@@ -140,7 +170,7 @@ def look(storage: RocksStorage) -> Truth:
 def outcome(directory: pathlib.Path, truth: Truth) -> str:
     """What a start makes of a directory; raises AssertionError for wrong data."""
     try:
-        found = look(open_rocks(directory, groups=GROUPS))
+        found = look(open_rocks(directory, groups=GROUPS), truth.logs)
     except (DamagedStorage, WrongDirectory, StorageFailed) as error:
         assert names(str(error), directory), f"the error does not say where: {error}"
         return type(error).__name__

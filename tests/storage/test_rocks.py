@@ -405,7 +405,7 @@ def test_flipped_bytes_never_become_data(tmp_path: pathlib.Path, same_boot: bool
     for path in sorted(path for path in image.rglob("*") if path.is_file()):
         if path.name.startswith(("LOG", "OPTIONS")) or path.name in {"LOCK", "lock"}:
             continue
-        count = 25 if path.suffix in {".log", ".sst"} else 4
+        count = 25 if path.suffix in {".log", ".sst", ".blob"} else 4
         for offset in places(path.stat().st_size, count):
             directory = shutil.copytree(image, tmp_path / "flipped")
             target = directory / path.relative_to(image)
@@ -492,9 +492,8 @@ def test_options_hold_at_every_opening(tmp_path: pathlib.Path) -> None:
     storage.close()
 
 
-def test_a_damaged_table_is_noticed_when_it_is_read_later(tmp_path: pathlib.Path) -> None:
+def test_a_damaged_value_is_noticed_when_it_is_read_later(tmp_path: pathlib.Path) -> None:
     """Entries read back long after the start are checked as well."""
-    # Five times the block cache, whose 16 shards hold five such blocks each: the fifth has left it.
     large = tuple(command(index, size=100_000) for index in range(1, 401))
     storage = open_rocks(tmp_path)
     storage.recover()
@@ -502,9 +501,9 @@ def test_a_damaged_table_is_noticed_when_it_is_read_later(tmp_path: pathlib.Path
     storage.close()
     storage = open_rocks(tmp_path)
     storage.recover()
-    (table,) = (path for path in tmp_path.glob("log/*.sst") if path.stat().st_size > 10**6)
-    overwrite(table, table.read_bytes().index(large[4].record) + 50, b"\xff")
-    with contextlib.closing(storage), pytest.raises(DamagedStorage, match="group 0 from 1: .*checksum"):
+    (values,) = (path for path in tmp_path.glob("log/*.blob") if path.stat().st_size > 10**6)
+    overwrite(values, values.read_bytes().index(large[4].record) + 50, b"\xff")
+    with contextlib.closing(storage), pytest.raises(DamagedStorage, match="group 0 from 1: .*CRC"):
         storage.entries(0, first_index=1, last_index=9, bytes_max=10**8)
 
 

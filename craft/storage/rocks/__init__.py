@@ -258,7 +258,7 @@ class RocksStorage:
         self._check_usable()
         start, end, _ = self._bounds[group]
         check_asked(group, first_index, last_index, start=start, end=end)
-        with reading(f"reading entries of group {group} from {first_index}"):
+        with reading(f"{self._directory.log}: reading entries of group {group} from {first_index}"):
             return self._read_entries(group, first_index, min(last_index, end), bytes_max)
 
     def _read_entries(self, group: GroupId, first: Index, last: Index, bytes_max: int) -> tuple[Entry, ...]:

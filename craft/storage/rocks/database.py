@@ -34,11 +34,16 @@ MIB = 1024 * KIB
 COLUMN_FAMILY = "default"
 """The only one."""
 
-WRITE_BUFFER_BYTES = 64 * MIB
-"""One memtable, and so one write-ahead log file: flushed in one piece, large enough to be rare."""
+WRITE_BUFFER_BYTES = 16 * MIB
+"""One memtable, and so one write-ahead log file and one file of values: flushed in one piece, large enough to
+be rare, and small enough that what a directory holds twice, or no longer needs in part, is little."""
 
-WRITE_BUFFERS_MAX = 6
+WRITE_BUFFERS_MAX = 24
 """Memtables that may wait for their flush before a write waits, with the interpreter's lock held."""
+
+APART_BYTES_MIN = 1 * KIB
+"""Records from here on lie in files of values, which a merge of tables does not touch; smaller ones in the
+tables: each would cost 60 bytes more apart, and one alone would keep its whole file."""
 
 
 class RefusedError(Exception):
@@ -59,6 +64,9 @@ def options(*, strict: bool, create: bool = False, write_buffer_bytes: int = WRI
     chosen.set_paranoid_checks(True)
     # Commands are opaque and often compressed; a write must cost the loop a copy and no more.
     chosen.set_compression_type(DBCompressionType.none())
+    # A log's bulk is written once more, by the flush, and never again: its files go as a whole, as they came.
+    chosen.set_enable_blob_files(True)
+    chosen.set_min_blob_size(APART_BYTES_MIN)
     # A write that stalls stops the interpreter: leave room, and let no backlog of compactions slow it down.
     chosen.set_write_buffer_size(write_buffer_bytes)
     chosen.set_max_write_buffer_number(WRITE_BUFFERS_MAX)
@@ -75,6 +83,7 @@ def options(*, strict: bool, create: bool = False, write_buffer_bytes: int = WRI
     # What RocksDB says about itself stays small.
     chosen.set_keep_log_file_num(4)
     chosen.set_max_log_file_size(1 * MIB)
+    chosen.set_max_manifest_file_size(4 * MIB)
     chosen.set_stats_dump_period_sec(0)
     return chosen
 

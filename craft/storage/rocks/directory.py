@@ -117,8 +117,9 @@ class Directory:
         self.log.rename(self.kept)
         self.judged.rename(self.log)
         files.sync_path(self.path)
-        for table in self.kept.glob("*.sst"):
-            table.unlink()
+        for path in sorted(self.kept.iterdir()):
+            if path.suffix in files.TABLES:
+                path.unlink()
 
     def suspect_mark(self) -> str:
         """Why an earlier start found this directory suspect; empty if none did."""

@@ -14,6 +14,9 @@ from craft.storage.rocks.wal import spoil
 SLOT_ALIGNMENT_BYTES = 4096
 """Slots share no sector and no page, so that a torn write of one cannot touch the other."""
 
+TABLES = frozenset((".sst", ".blob"))
+"""What RocksDB's files are called that are written once and then only read: tables, and values apart."""
+
 _SLOT = struct.Struct(">IQI")  # crc32 of all that follows · number · length of the payload
 
 
@@ -133,7 +136,7 @@ def remove_tree(directory: pathlib.Path) -> None:
 
 
 def copy_database(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a RocksDB that nobody has open. Table files never change, so links to them will do.
+    """Copy a RocksDB that nobody has open. Its tables never change, so links to them will do.
 
     The copy's log files end where RocksDB would read for ever.
     """
@@ -141,7 +144,7 @@ def copy_database(source: pathlib.Path, target: pathlib.Path) -> None:
     for path in sorted(source.iterdir()):
         if path.name == "LOCK" or path.name.startswith("LOG"):
             continue
-        if path.suffix == ".sst":
+        if path.suffix in TABLES:
             _link(path, target / path.name)
         else:
             shutil.copyfile(path, target / path.name)
