@@ -16,14 +16,15 @@ from bench.experiment import (
     Progress,
     add_common_options,
     add_group_option,
+    add_size_option,
+    add_snapshot_options,
     seconds,
+    snapshot_limits,
     whole,
 )
 from bench.figures import mean
-from bench.loading import Run, agree, settle
+from bench.loading import agree, settle, stop_load
 from bench.processes import BenchError, Cluster, Plan, cluster
-from craft import EngineLimits
-from craft.limits import MIB
 
 BOUND = 0.8
 """Of the rate of writes before: so much must be left while a server catches up."""
@@ -51,23 +52,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="payload that is written while one server is away (default: 200)",
     )
-    parser.add_argument(
-        "--bytes", type=whole(8, 4096), default=1024, metavar="N", help="size of a command (default: 1024)"
-    )
-    parser.add_argument(
-        "--snapshot-mib",
-        type=whole(1, 10_000),
-        default=32,
-        metavar="N",
-        help="engine.snapshot_log_bytes: log between two snapshots (default: 32 MiB)",
-    )
-    parser.add_argument(
-        "--trailing-mib",
-        type=whole(1, 10_000),
-        default=16,
-        metavar="N",
-        help="engine.log_trailing_bytes: log kept below them (default: 16 MiB)",
-    )
+    add_size_option(parser, 1024)
+    add_snapshot_options(parser, trailing_mib=16)
     parser.add_argument(
         "--window",
         type=seconds(0.5),
@@ -109,11 +95,12 @@ class Watch:
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Load the others, take one away, bring it back, and watch the load."""
-    limits = EngineLimits(
-        snapshot_log_bytes=options.snapshot_mib * MIB, log_trailing_bytes=options.trailing_mib * MIB
-    )
     plan = Plan(
-        servers=options.servers, groups=options.groups, directory=options.dir, engine=limits, snapshots=True
+        servers=options.servers,
+        groups=options.groups,
+        directory=options.dir,
+        engine=snapshot_limits(options),
+        snapshots=True,
     )
     progress.stage(f"starting {plan.servers} servers")
     async with cluster(plan) as running:
@@ -132,10 +119,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
         during = await watch.rate(caught_up.run)
         progress.stage("all are there again")
         after = await watch.rate(window)
-        stopped = await running.ask_all("stop")
-        loaded = Run(
-            measured=[], latencies=[], answered=sum(one["answered"] for one in stopped), overloaded=0
-        )
+        loaded = await stop_load(running)
         agreed, failures = await agree(running, loaded, progress)
     if not caught_up.installed:
         failures.append("it caught up from logs: too little was written for these limits")

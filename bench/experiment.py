@@ -13,6 +13,8 @@ from typing import Any
 
 from bench import machine
 from bench.workload import ORIGINS_MAX
+from craft import EngineLimits
+from craft.limits import MIB
 from craft.types import GROUPS_MAX
 
 SERVERS_MAX = 32
@@ -128,11 +130,16 @@ def new_file(text: str) -> Path:
     return path
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """What every experiment takes."""
-    parser.add_argument(
-        "--servers", type=whole(1, SERVERS_MAX), default=3, metavar="N", help="server processes (default: 3)"
-    )
+def add_common_options(parser: argparse.ArgumentParser, *, servers: bool = True) -> None:
+    """What every experiment takes; but for `--servers`, where their number is part of the question."""
+    if servers:
+        parser.add_argument(
+            "--servers",
+            type=whole(1, SERVERS_MAX),
+            default=3,
+            metavar="N",
+            help="server processes (default: 3)",
+        )
     parser.add_argument(
         "--dir",
         type=directory,
@@ -164,6 +171,42 @@ def add_group_option(parser: argparse.ArgumentParser, default: int | None = None
         default=default,
         metavar="N",
         help=f"Raft groups (default: {shown})",
+    )
+
+
+def add_size_option(parser: argparse.ArgumentParser, default: int) -> None:
+    """How large a command is, where one size is as good as another for the question."""
+    parser.add_argument(
+        "--bytes",
+        type=whole(8, 4096),
+        default=default,
+        metavar="N",
+        help=f"size of a command (default: {default})",
+    )
+
+
+def add_snapshot_options(parser: argparse.ArgumentParser, *, trailing_mib: int) -> None:
+    """How often snapshots are taken, and how much log is kept: see `snapshot_limits`."""
+    parser.add_argument(
+        "--snapshot-mib",
+        type=whole(1, 10_000),
+        default=32,
+        metavar="N",
+        help="engine.snapshot_log_bytes: log between two snapshots (default: 32 MiB)",
+    )
+    parser.add_argument(
+        "--trailing-mib",
+        type=whole(1, 10_000),
+        default=trailing_mib,
+        metavar="N",
+        help=f"engine.log_trailing_bytes: log kept below them (default: {trailing_mib} MiB)",
+    )
+
+
+def snapshot_limits(options: argparse.Namespace) -> EngineLimits:
+    """What those options say to a server."""
+    return EngineLimits(
+        snapshot_log_bytes=options.snapshot_mib * MIB, log_trailing_bytes=options.trailing_mib * MIB
     )
 
 

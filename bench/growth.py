@@ -10,11 +10,20 @@ from typing import Any
 
 import trio
 
-from bench.experiment import Experiment, Figures, Progress, add_common_options, add_group_option, whole
+from bench.experiment import (
+    Experiment,
+    Figures,
+    Progress,
+    add_common_options,
+    add_group_option,
+    add_size_option,
+    add_snapshot_options,
+    snapshot_limits,
+    whole,
+)
 from bench.figures import percentile
-from bench.loading import Run, agree, settle
+from bench.loading import agree, settle, stop_load
 from bench.processes import Cluster, Plan, cluster
-from craft import EngineLimits
 from craft.limits import MIB
 
 BOUND = 3
@@ -40,9 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="to be written (default: 50,000,000)",
     )
-    parser.add_argument(
-        "--bytes", type=whole(8, 4096), default=64, metavar="N", help="size of a command (default: 64)"
-    )
+    add_size_option(parser, 64)
     parser.add_argument(
         "--tasks",
         type=whole(1, 10_000),
@@ -51,29 +58,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a server, each with a call of 1,000 commands outstanding; as many thousand keys has the state"
         " (default: 6)",
     )
-    parser.add_argument(
-        "--snapshot-mib",
-        type=whole(1, 10_000),
-        default=32,
-        metavar="N",
-        help="engine.snapshot_log_bytes: log between two snapshots (default: 32 MiB)",
-    )
-    parser.add_argument(
-        "--trailing-mib",
-        type=whole(1, 10_000),
-        default=64,
-        metavar="N",
-        help="engine.log_trailing_bytes: log kept below them (default: 64 MiB)",
-    )
+    add_snapshot_options(parser, trailing_mib=64)
 
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Write, and look at the directories and the processes meanwhile."""
-    limits = EngineLimits(
-        snapshot_log_bytes=options.snapshot_mib * MIB, log_trailing_bytes=options.trailing_mib * MIB
-    )
     plan = Plan(
-        servers=options.servers, groups=options.groups, directory=options.dir, engine=limits, snapshots=True
+        servers=options.servers,
+        groups=options.groups,
+        directory=options.dir,
+        engine=snapshot_limits(options),
+        snapshots=True,
     )
     progress.stage(f"starting {plan.servers} servers")
     async with cluster(plan) as running:
@@ -84,10 +79,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
         await running.ask_all("start", **load)
         samples = await _watch(running, options.commands, progress)
         took_s = trio.current_time() - began
-        stopped = await running.ask_all("stop")
-        loaded = Run(
-            measured=[], latencies=[], answered=sum(one["answered"] for one in stopped), overloaded=0
-        )
+        loaded = await stop_load(running)
         agreed, failures = await agree(running, loaded, progress)
         taken = [one["taken"] for one in await running.ask_all("glance")]
     state = agreed["keys"] * options.bytes

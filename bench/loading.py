@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -78,10 +78,16 @@ async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
     )
     measured = await _measure(cluster, plan, progress)
     progress.stage("waiting for the last answers")
+    latencies = load_latencies(_latency_file(cluster, one.number) for one in cluster.processes)
+    return replace(await stop_load(cluster), measured=measured, latencies=latencies)
+
+
+async def stop_load(cluster: Cluster) -> Run:
+    """End a load of which nothing was measured, and wait for the last answers."""
     stopped = await cluster.ask_all("stop")
     return Run(
-        measured=measured,
-        latencies=load_latencies(_latency_file(cluster, one.number) for one in cluster.processes),
+        measured=[],
+        latencies=[],
         answered=sum(one["answered"] for one in stopped),
         overloaded=sum(one["overloaded"] for one in stopped),
     )

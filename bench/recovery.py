@@ -6,8 +6,16 @@ import argparse
 
 import trio
 
-from bench.experiment import Experiment, Figures, Progress, add_common_options, add_group_option, whole
-from bench.loading import Run, agree, settle
+from bench.experiment import (
+    Experiment,
+    Figures,
+    Progress,
+    add_common_options,
+    add_group_option,
+    add_size_option,
+    whole,
+)
+from bench.loading import Run, agree, settle, stop_load
 from bench.processes import Cluster, Plan, cluster
 from craft import EngineLimits
 
@@ -35,9 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="payload in the logs (default: 1000)",
     )
-    parser.add_argument(
-        "--bytes", type=whole(8, 4096), default=1024, metavar="N", help="size of a command (default: 1024)"
-    )
+    add_size_option(parser, 1024)
 
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
@@ -81,9 +87,9 @@ async def _fill(running: Cluster, options: argparse.Namespace, progress: Progres
         await trio.sleep(POLL_S)
         written = sum(one["answered"] for one in await running.ask_all("glance"))
         progress.bar(f"{written * options.bytes / 1e6:.0f} MB", written / commands)
-    stopped = await running.ask_all("stop")
+    run = await stop_load(running)
     await running.ask_all("see")
-    return Run(measured=[], latencies=[], answered=sum(one["answered"] for one in stopped), overloaded=0)
+    return run
 
 
 async def _restart(running: Cluster) -> float:
