@@ -146,7 +146,9 @@ def _retry_soon(r: RaftState, now: int) -> None:
     """
     if r.gone:
         few = r.limits.election_stagger_ms * 4
-        r.election_deadline = min(r.election_deadline, now + r.rng.randint(few, 2 * few) * MS)
+        # Who has lost was not alone: the machine is so busy that turns were not far enough apart.
+        most = few * (2 if r.role is Role.PRE_CANDIDATE else 4)
+        r.election_deadline = min(r.election_deadline, now + r.rng.randint(few, most) * MS)
 
 
 def campaign(r: RaftState, now: int, *, transfer: bool) -> None:
@@ -242,7 +244,7 @@ def _tally(r: RaftState, now: int) -> None:
         r.role, r.votes = Role.FOLLOWER, {}
         return
     suspects = r.doubtful | {r.me} if r.suspect else r.doubtful
-    outcome = quorum.vote_outcome(r.configuration, r.votes, suspects)
+    outcome = quorum.vote_outcome(r.configuration, _without_the_dead(r), suspects)
     if outcome is quorum.Outcome.WON:
         if r.role is Role.PRE_CANDIDATE:
             campaign(r, now, transfer=False)
@@ -252,6 +254,15 @@ def _tally(r: RaftState, now: int) -> None:
         mark("election lost")
         r.role, r.votes = Role.FOLLOWER, {}
         _retry_soon(r, now)  # else the deadline for another try is the one drawn when asking
+
+
+def _without_the_dead(r: RaftState) -> dict[ServerId, bool]:
+    """A candidate counts on no vote of a server that is known to be dead.
+
+    Else two survivors who stood at once, and so refuse each other, would both wait a whole timeout for it. A
+    pre-candidate tries again soon as it is; and it should go on at once where the server comes back.
+    """
+    return r.votes if r.role is Role.PRE_CANDIDATE else dict.fromkeys(r.gone, False) | r.votes
 
 
 def become_leader(r: RaftState, now: int) -> None:

@@ -795,6 +795,25 @@ def test_survivors_of_a_refused_leader_stand_in_turn() -> None:
     assert deadlines[-1] < cluster.time + LEASE_MS * MS
 
 
+def test_survivors_who_split_the_vote_wait_for_no_dead_servers_vote() -> None:
+    """PROTOCOL 9: on a busy machine their turns are too close, and the third vote will never come."""
+    cluster = led()
+    cluster.crash(1)
+    for i in (2, 3):
+        cluster.gone[i].add(1)
+        cluster.replicas[i].raft.leader_refused(0, cluster.time)
+    cluster.elapse(20)
+    cluster.tick(2, 3)
+    cluster.settle()
+    split = cluster.time
+    assert cluster.state(2).term == cluster.state(3).term == 2 and cluster.leaders() == []
+    while not cluster.leaders():
+        cluster.elapse(5)
+        cluster.tick(2, 3)
+        cluster.settle()
+    assert cluster.time - split < LEASE_MS * MS
+
+
 def test_a_leader_without_a_quorum_steps_down() -> None:
     """Dissertation 6.2: it hears no majority for an election timeout, and stops claiming to lead."""
     cluster = led()
