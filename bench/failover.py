@@ -7,6 +7,7 @@ time without a merged batch on a survivor, of which some lies behind the kill; t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from statistics import median
 from typing import Any
@@ -25,14 +26,17 @@ from bench.experiment import (
 )
 from bench.processes import BenchError
 from bench.pulse import longest_gap
-from bench.served import Served, ServedCluster, served
+from bench.served import LIMITS, Served, ServedCluster, served
 
 MEDIAN_MS_MAX = 100.0
 LONGEST_MS_MAX = 1000.0
 """What is aimed at on loopback."""
 
 SETTLE_WITHIN_S = 90.0
-"""Leaders come home some seconds after a server is back; each involuntary loss doubles that wait."""
+"""Leaders come home some seconds after a server is back."""
+
+HOME_SOON = dataclasses.replace(LIMITS, leader_return_ms_max=LIMITS.leader_return_ms)
+"""By default each involuntary loss doubles the wait, up to a minute: the next kill would wait for that."""
 
 GO_ON_WITHIN_S = 30.0
 """A merge that stands still for longer is not a stall any more."""
@@ -71,15 +75,20 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
     """Kill, watch, start again, wait until the leaders are back; so many times."""
     progress.stage(f"starting {options.servers} servers")
     kills: list[dict[str, Any]] = []
-    async with served(options.servers, options.groups, options.dir) as cluster:
+    async with served(options.servers, options.groups, options.dir, HOME_SOON) as cluster:
         async with calling(cluster.addresses, clients=options.clients, tasks=options.tasks) as callers:
             progress.stage(f"killing a leader {options.kills} times")
             for number in range(options.kills):
+                began = trio.current_time()
                 home = await cluster.settled(SETTLE_WITHIN_S)
+                settled_s = round(trio.current_time() - began, 1)
                 victim = await _victim(cluster, number)
-                kills.append({"home": home, **await _kill(cluster, victim, callers, options.watch)})
-                progress.bar(f"{kills[-1]['stall_ms']:8.1f} ms", (number + 1) / options.kills)
+                kill = await _kill(cluster, victim, callers, options.watch)
+                progress.bar(f"{kill['stall_ms']:8.1f} ms", (number + 1) / options.kills)
+                began = trio.current_time()
                 await victim.restart()
+                starting_s = round(trio.current_time() - began, 1)
+                kills.append({"home": home, "settled_s": settled_s, **kill, "starting_s": starting_s})
             await cluster.settled(SETTLE_WITHIN_S)
         failures = await cluster.agree(callers.answered, len(callers.failed))
     return _figures(kills, callers), failures
@@ -108,7 +117,7 @@ async def _kill(cluster: ServedCluster, victim: Served, callers: Callers, watch_
         "server": victim.server_id,
         "groups_led": led,
         "stall_ms": worst(pulses, at, until),
-        "calm_ms": worst(pulses, calm_from, at - 1),
+        "calm_ms": worst([[one for one in each if one < at] for each in pulses], calm_from, at),
         "waited_ms": round(callers.longest(from_ns=at, to_ns=until) / MS_NS, 1),
     }
 

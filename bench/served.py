@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ import trio
 
 from bench.processes import ROOT, BenchError
 from bench.pulse import PULSES, instants
-from craft import Config, client
-from craft.cli.demo.cluster import ServerProcess, configs
-from craft.errors import CraftError, RemoteError
+from craft import Config, EngineLimits, client
+from craft.cli.demo.cluster import HOST, ServerProcess, configs, free_ports
+from craft.cli.members import ADD, REMOVE, WAIT_MS
+from craft.errors import CraftError
+from craft.limits import MIB
 
 MACHINE = "bench.pulse:Pulse"
 
@@ -31,6 +33,9 @@ STOP_WITHIN_S = 30.0
 
 CLOSE_TIMEOUT_MS = 5000
 """As by default: the demo's servers are stopped all at once, and need not wait for one another."""
+
+LIMITS = EngineLimits(snapshot_log_bytes=2 * MIB)
+"""What a server reads when it starts again stays the same however long the experiment lasts."""
 
 AGREE_WITHIN_S = 30.0
 POLL_S = 0.05
@@ -64,9 +69,49 @@ class Served(ServerProcess):
 class ServedCluster:
     """The servers of one experiment."""
 
-    def __init__(self, directory: Path, servers: list[Served]) -> None:
+    def __init__(self, directory: Path, servers: list[Served], config: Config) -> None:
         self.directory = directory
         self.servers = servers
+        self._like = config
+        self._newcomers: dict[int, str] = {}
+        """Where they listen for the other servers."""
+
+    async def join(self, server_id: int) -> Served:
+        """Start a server that knows one of the others' addresses, and nothing else of the cluster."""
+        listen, clients = (f"{HOST}:{port}" for port in free_ports(2))
+        config = dataclasses.replace(
+            self._like,
+            server_id=server_id,
+            servers={},
+            groups=None,
+            join=[self.servers[0].address],
+            listen=listen,
+            data_dir=self.directory / f"server-{server_id}",
+            client_listen=clients,
+        )
+        newcomer = Served(config, self.directory, MACHINE)
+        self.servers.append(newcomer)
+        await newcomer.start()
+        self._newcomers[server_id] = listen
+        return newcomer
+
+    async def change(self, *, add: Sequence[Served] = (), remove: Sequence[Served] = ()) -> list[int]:
+        """Change the members in one step; who they are when every group has followed.
+
+        Who goes is stopped then, as its operator would. The server that is asked stays.
+        """
+        asked = next(one for one in self.servers if one not in (*add, *remove))
+        changes = [[ADD, one.server_id, self._newcomers[one.server_id], ""] for one in add]
+        changes += [[REMOVE, one.server_id] for one in remove]
+        async with client.connect(asked.address) as connection:
+            found = await connection.members([*changes, WAIT_MS])
+            version = found["version"]
+            while found["reached_version"] < version:
+                found = await connection.members([WAIT_MS])
+        for one in remove:
+            await one.terminate()
+            self.servers.remove(one)
+        return [server["server_id"] for server in found["servers"]]
 
     @property
     def addresses(self) -> list[str]:
@@ -82,7 +127,7 @@ class ServedCluster:
         for server in self.servers:
             try:
                 status = await server.ask("status")
-            except RemoteError:
+            except CraftError:  # it is away, or so busy that it does not answer in time
                 continue
             return [(group["leader"], group["preferred"]) for group in status["groups"]]
         raise BenchError("no server answers")
@@ -129,14 +174,20 @@ class ServedCluster:
 
 
 @asynccontextmanager
-async def served(servers: int, groups: int | None, directory: Path | None) -> AsyncIterator[ServedCluster]:
+async def served(
+    servers: int, groups: int | None, directory: Path | None, engine: EngineLimits = LIMITS
+) -> AsyncIterator[ServedCluster]:
     """Servers that are ready, while the block runs; afterwards nothing of them is left."""
     with tempfile.TemporaryDirectory(prefix="craft-bench-", dir=directory) as name:
         place = Path(name)
         os.environ[PULSES] = name
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         os.environ["PYTHONPATH"] = path
-        started = [Served(_as_users_would(one), place, MACHINE) for one in configs(place, servers, groups)]
+        own = [
+            dataclasses.replace(one, close_timeout_ms=CLOSE_TIMEOUT_MS, engine=engine)
+            for one in configs(place, servers, groups)
+        ]
+        started = [Served(one, place, MACHINE) for one in own]
         try:
             try:
                 for server in started:
@@ -145,13 +196,9 @@ async def served(servers: int, groups: int | None, directory: Path | None) -> As
                     await server.wait_ready()
             except CraftError as error:
                 raise BenchError(str(error)) from error
-            yield ServedCluster(place, started)
+            yield ServedCluster(place, started, own[0])
         finally:
             with trio.CancelScope(shield=True):
                 for server in started:
                     if server.pid:
                         await server.kill()
-
-
-def _as_users_would(config: Config) -> Config:
-    return dataclasses.replace(config, close_timeout_ms=CLOSE_TIMEOUT_MS)
