@@ -16,7 +16,19 @@ from typing import Any
 
 import trio
 
-from bench import catchup, failover, growth, idle, latency, machine, recovery, restarts, skew, throughput
+from bench import (
+    catchup,
+    failover,
+    growth,
+    idle,
+    latency,
+    machine,
+    members,
+    recovery,
+    restarts,
+    skew,
+    throughput,
+)
 from bench.beside import Beside, related
 from bench.experiment import Experiment, OptionError, Progress, head, save
 from bench.processes import BenchError
@@ -29,6 +41,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         idle.EXPERIMENT,
         failover.EXPERIMENT,
         restarts.EXPERIMENT,
+        members.EXPERIMENT,
         catchup.EXPERIMENT,
         recovery.EXPERIMENT,
         growth.EXPERIMENT,

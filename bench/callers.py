@@ -16,6 +16,10 @@ import trio
 
 import craft
 from craft.errors import CraftError
+from craft.limits import RemoteLimits
+
+LIMITS = RemoteLimits(servers_interval_ms=1000)
+"""Who learns where servers are asks once a second, not once a minute: here they come and go as soon."""
 
 FAILED_PAUSE_S = 0.02
 """A caller whose call failed does not fail again at once."""
@@ -61,6 +65,13 @@ class Callers:
         """Let each finish its call and begin no other."""
         self._stopping = True
 
+    def wrong(self) -> list[str]:
+        """Where no call may fail: those that did, and writes that took effect twice."""
+        found = [f"{len(self.failed)} calls failed: {self.failed[:3]}"] if self.failed else []
+        if self.repeated:
+            found.append(f"{len(self.repeated)} writes took effect twice: {self.repeated[:3]}")
+        return found
+
     def longest(self, *, from_ns: int = 0, to_ns: int = 2**63) -> int:
         """The longest that somebody waited whose call was under way between two instants, in ns."""
         during = [
@@ -70,17 +81,22 @@ class Callers:
 
 
 @asynccontextmanager
-async def calling(addresses: Sequence[str], *, clients: int, tasks: int) -> AsyncIterator[Callers]:
-    """`clients` connections with `tasks` callers each, until the end of the block and the last answer."""
+async def calling(
+    addresses: Sequence[str], *, clients: int, tasks: int, learn: bool = False
+) -> AsyncIterator[Callers]:
+    """`clients` connections with `tasks` callers each, until the end of the block and the last answer.
+
+    Where servers come and go, they `learn` where others are.
+    """
     callers = Callers()
     async with trio.open_nursery() as nursery:
         for _ in range(clients):
-            nursery.start_soon(_client, callers, addresses, tasks)
+            nursery.start_soon(_client, callers, addresses, tasks, learn)
         yield callers
         callers.stop()
 
 
-async def _client(callers: Callers, addresses: Sequence[str], tasks: int) -> None:
-    async with craft.connect(addresses, learn=False) as client, trio.open_nursery() as nursery:
+async def _client(callers: Callers, addresses: Sequence[str], tasks: int, learn: bool) -> None:
+    async with craft.connect(addresses, learn=learn, limits=LIMITS) as client, trio.open_nursery() as nursery:
         for _ in range(tasks):
             nursery.start_soon(callers.call, client)

@@ -62,7 +62,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
             await trio.sleep(options.pause)
             came_home = await cluster.terms() - terms
         failures = await cluster.agree(callers.answered, len(callers.failed))
-    return _figures(restarts, callers, came_home, home=home), failures + _failures(callers)
+    return _figures(restarts, callers, came_home, home=home), failures + callers.wrong()
 
 
 async def _restart(
@@ -87,13 +87,6 @@ async def _restart(
         "waited_stopping_ms": round(callers.longest(from_ns=at, to_ns=stopped) / MS_NS, 1),
         "waited_ms": round(callers.longest(from_ns=at, to_ns=until) / MS_NS, 1),
     }
-
-
-def _failures(callers: Callers) -> list[str]:
-    found = [f"{len(callers.failed)} calls failed: {callers.failed[:3]}"] if callers.failed else []
-    if callers.repeated:
-        found.append(f"{len(callers.repeated)} writes took effect twice: {callers.repeated[:3]}")
-    return found
 
 
 def _figures(restarts: list[dict[str, Any]], callers: Callers, came_home: int, *, home: bool) -> Figures:

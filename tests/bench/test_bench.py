@@ -155,6 +155,16 @@ def test_restarts_fail_no_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
+def test_members_come_and_go_and_no_call_fails(tmp_path: Path) -> None:
+    """One server, three, five, three, one, under load: a failed call or other members would fail the run."""
+    load = ("--clients", "2", "--tasks", "1", "--pause", "0.2")
+    result = result_of(bench("members", *load, place=tmp_path), tmp_path)
+    assert [step["step"] for step in result["steps"]] == ["1 to 3", "3 to 5", "5 to 3", "3 to 1"]
+    assert result["failed_calls"] == [] and result["answered"] > 0
+    assert result["waited_ms_max"] == max(step["waited_ms"] for step in result["steps"])
+
+
+@pytest.mark.system
 def test_catchup_is_by_snapshot_and_under_load(tmp_path: Path) -> None:
     """A server that was away for longer than logs are kept is given a snapshot; all hold the same then."""
     small = ("--megabytes", "4", "--snapshot-mib", "1", "--trailing-mib", "1", "--window", "0.5")
@@ -181,6 +191,8 @@ def test_growth_looks_at_directories_and_processes(tmp_path: Path) -> None:
     result = result_of(bench("growth", *small, place=tmp_path), tmp_path)
     assert result["commands"] >= 200_000 and min(result["snapshots"]) >= 1
     assert result["directory_mb_max"] == max(one["directory_mb"] for one in result["samples"])
+    for sample in result["samples"]:
+        assert sum(sample["of_that_mb"].values()) == pytest.approx(sample["directory_mb"], abs=0.5)
     assert result["bound_mb"] == pytest.approx(3 * (result["state_mb"] + 2**20 / 1e6), abs=0.1)
 
 
