@@ -20,7 +20,7 @@ from craft.engine import membership
 from craft.errors import Rejected
 from craft.marks import mark
 from craft.membership import Add, Change, Members, Move, Remove
-from craft.testing.disk import Crash
+from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.plan import MS, SECOND, MemberChange
 from craft.types import ServerId
 
@@ -54,6 +54,7 @@ class Operator:
         self.active = bool(world.plan.changes)
         self.founders = list(world.ids)
         self.born = {i: disk.disk_id for i, disk in world.disks.items()}  # the founders' first disks
+        self._gone: dict[str, SimulatedDisk] = {}  # disks that others have replaced, by their ids
         self._rolls: dict[str, Members] = {}  # by disk: what its server knew last of the members
         self._asked_at = 0
         self._told_at: dict[ServerId, int] = {}
@@ -67,6 +68,11 @@ class Operator:
             return {}
         joined = self.born.get(i) != disk_id
         return {"disk": disk_id, "joined": joined, "roll": self._rolls.get(disk_id)}
+
+    def disk(self, i: ServerId, disk_id: str) -> SimulatedDisk | None:
+        """The disk of a server that has this id, also where another has replaced it."""
+        disk = self._world.disks.get(i)
+        return disk if disk is not None and disk.disk_id == disk_id else self._gone.get(disk_id)
 
     def peers_changed(self, server: SimServer) -> None:
         """A server connects to whom it is to know, and drops whom it is not."""
@@ -174,6 +180,7 @@ class Operator:
             return world.disks[i].disk_id
         if self.used(i):
             world.wiped.add(i)
+        self.keep(i)
         world.prepare(i)
         self._introduce(i)
         return world.disks[i].disk_id
@@ -186,10 +193,16 @@ class Operator:
         """A server loses its disk and comes back on an empty one. Returns that one's id."""
         world = self._world
         world.crash(i, Crash.POWER)
+        self.keep(i)
         world.disks[i] = world.new_disk(i)
         world.wiped.add(i)
         self._introduce(i)
         return world.disks[i].disk_id
+
+    def keep(self, i: ServerId) -> None:
+        """Remember a disk that is replaced: what was counted on it was counted rightly."""
+        if (disk := self._world.disks.get(i)) is not None:
+            self._gone[disk.disk_id] = disk
 
     def _introduce(self, i: ServerId) -> None:
         """It has asked who the members are: one that knows, not one that was left behind."""

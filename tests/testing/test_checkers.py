@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgpack
 import pytest
 
+from craft.membership import Members
 from craft.messages import AppendAccepted, AppendEntries, Frame, Message, RequestVote, RequestVoteResult
 from craft.raft import RaftState, Role
 from craft.ready import Merged
@@ -42,7 +44,7 @@ from craft.testing.checkers.logs import (
     StateMachineSafety,
     TermsCoverLogs,
 )
-from craft.testing.checkers.membership import OneChangeAtATime
+from craft.testing.checkers.membership import OneChangeAtATime, RemovedInItsLife
 from craft.testing.checkers.merging import (
     ClosedTimestampsHold,
     MergedDigestsAgree,
@@ -51,6 +53,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.queues import WaitsOnce
 from craft.testing.checkers.snapshots import AnyKeptSnapshotBegins
 from craft.testing.checkers.traffic import NoCircles
 from craft.testing.history import Kind, Operation, Outcome
@@ -68,6 +71,7 @@ from craft.types import (
     HardState,
     Head,
     Place,
+    Proposal,
     SnapshotId,
     SnapshotInfo,
     Start,
@@ -454,7 +458,28 @@ def test_a_commit_without_a_majority_of_platters_is_found(story: Story) -> None:
     write(server, 0, entry)
     server.disk.sync()
     r.commit_index = entry.index
-    assert f"the platters of servers [{server.id}]" in story.violates(CommitsAreDurable, "turned", server)
+    assert f"the platters of servers [[{server.id}]]" in story.violates(CommitsAreDurable, "turned", server)
+
+
+def test_a_commit_by_another_disk_under_a_voters_id_is_found(story: Story) -> None:
+    """Where the configuration names a disk, what its successor holds under that id counts for nothing."""
+    world = story.world
+    server, r = story.leader()
+    bound = tuple((i, one.disk.disk_id) for i, one in sorted(world.servers.items()))
+    for i, one in world.servers.items():
+        if i != server.id:
+            world.operator.keep(i)
+            twin = world.disks[i] = copy(one.disk)
+            twin.disk_id, twin.written, twin.synced = f"twin{i}", twin.written.copy(), twin.synced.copy()
+            one.disk = twin
+    entry = after(r)
+    r.log.append((entry,))
+    for one in world.servers.values():
+        write(one, r.group, entry)
+        one.disk.sync()
+    r.commit_index = entry.index
+    r.configuration = r.configuration._replace(disks=bound)
+    assert f"the platters of servers [[{server.id}]]" in story.violates(CommitsAreDurable, "turned", server)
 
 
 def test_a_commit_without_the_leader_is_no_violation(story: Story) -> None:
@@ -814,3 +839,27 @@ def test_a_configuration_before_an_entry_of_its_term_is_found(story: Story, comm
     else:
         detail = story.violates(OneChangeAtATime, "turned", server)
         assert f"before any entry of its term {r.term} was committed" in detail
+
+
+def test_a_request_that_waits_twice_is_found(story: Story) -> None:
+    """In one leader's queue, whatever waits beside it."""
+    server, r = story.leader()
+    queue = server.engine.state.queues[r.group]
+    queue.proposals += [Proposal(2, 1, request, 0, 0, b"") for request in (1, 2, 3)]
+    story.tell(WaitsOnce, "turned", server)
+    queue.proposals.append(Proposal(2, 1, 2, 0, 0, b""))
+    assert "request 2 of server 2 (session 1) waits 2 times" in story.violates(WaitsOnce, "turned", server)
+
+
+def test_a_server_that_is_removed_by_what_was_before_it_is_found(story: Story) -> None:
+    """It takes the leaving of another machine for its own."""
+    one, other = story.world.servers[1], story.world.servers[2]
+    for server, version in ((one, 2), (other, 2)):
+        e = server.engine.state
+        e.members = Members(e.peers)
+        e.members.version = e.reached_version = version
+        assert e.removed
+    story.tell(RemovedInItsLife, "turned", one)
+    other.disk.disk_id = "of another machine"
+    story.tell(RemovedInItsLife, "started", other)
+    assert "when its disk came, version 2 was there" in story.violates(RemovedInItsLife, "turned", other)

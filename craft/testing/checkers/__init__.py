@@ -40,7 +40,12 @@ from craft.testing.checkers.logs import (
     StateMachineSafety,
     TermsCoverLogs,
 )
-from craft.testing.checkers.membership import ConfigurationsOverlap, DoneIsDone, OneChangeAtATime
+from craft.testing.checkers.membership import (
+    ConfigurationsOverlap,
+    DoneIsDone,
+    OneChangeAtATime,
+    RemovedInItsLife,
+)
 from craft.testing.checkers.merging import (
     ClosedTimestampsHold,
     MergedDigestsAgree,
@@ -49,6 +54,7 @@ from craft.testing.checkers.merging import (
     ResultsAgree,
     StatesAgree,
 )
+from craft.testing.checkers.queues import WaitsOnce
 from craft.testing.checkers.snapshots import AnyKeptSnapshotBegins, NewestSnapshotBegins
 from craft.testing.checkers.suspects import ClearedIsWhole, SuspectsSaySo
 from craft.testing.checkers.traffic import NoCircles
@@ -103,6 +109,8 @@ def standard(*, model: Model | None = None, machine: Callable[[], Any] | None = 
         ConfigurationsOverlap(),
         OneChangeAtATime(ledger),
         DoneIsDone(ledger),
+        RemovedInItsLife(),
+        WaitsOnce(),
         NewestSnapshotBegins(),
         AnyKeptSnapshotBegins(),
     ]

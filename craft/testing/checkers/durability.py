@@ -25,6 +25,7 @@ if typing.TYPE_CHECKING:
     from craft.raft.state import RaftState
     from craft.testing.disk import SimulatedDisk
     from craft.testing.server import SimServer
+    from craft.testing.world import World
 
 _OTHERS = (AppendEntries, AppendAccepted, AppendRejected, TimeoutNow)
 """What else tells a term. (A pre-vote's term is nobody's yet, and heartbeats only repeat leaders' terms.)"""
@@ -143,9 +144,13 @@ class CountedIsHeld(Checker):
 
     def _look(self, server: SimServer, r: RaftState, peer: ServerId, match: Index) -> None:
         world, term = server.world, r.log.term_at(match)
-        disk = world.disks[peer]
+        disk: SimulatedDisk | None = world.disks[peer]
+        if peer in world.wiped:  # which disk that was is known where it is bound
+            disk = world.operator.disk(peer, r.bound[peer]) if peer in r.bound else None
+        if disk is None or disk.spoilt or term is None:
+            return
         hard = disk.synced.hard_states[r.group]
-        if peer in world.wiped or disk.spoilt or term is None or (hard is not None and hard.term > r.term):
+        if hard is not None and hard.term > r.term:
             return
         if match and not (disk.vouches(r.group, match, term) or in_snapshot(disk, r.group, match)):
             found = disk.synced.logs[r.group].term_at(match)
@@ -159,7 +164,8 @@ class CountedIsHeld(Checker):
 class CommitsAreDurable(Checker):
     """An entry that is known committed is on the platters of a majority, suspects' left out.
 
-    A disk that lost it later had it.
+    A disk that lost it later had it. Where the configuration binds an id to a disk, that one counts, and no
+    other under the same id (PROTOCOL 8).
     """
 
     PROPERTY = "what is committed is durable on a majority"
@@ -172,18 +178,18 @@ class CommitsAreDurable(Checker):
     def turned(self, server: SimServer) -> None:
         """Count the platters that hold what has just become known committed."""
         for fresh in self._ledger.fresh:
-            holders = self._holders(server, fresh)
             r = server.engine.state.raft(fresh.group)
             in_force = _in_force(r, fresh.entry.index)
-            for i in holders:
-                if not any(quorum.is_quorum(one, holders - {i}) for one in in_force):
+            holders = [(one, self._holders(server.world, one, fresh)) for one in in_force]
+            for i in set().union(*(some for _, some in holders)):
+                if not any(quorum.is_quorum(one, some - {i}) for one, some in holders):
                     self.needed[fresh.group, i] = fresh.entry.index
-            if not any(quorum.is_quorum(one, holders) for one in in_force):
+            if not any(quorum.is_quorum(one, some) for one, some in holders):
                 raise Violation(
                     self.PROPERTY,
                     f"server {server.id} takes entry {fresh.entry.index} of group {fresh.group} (term"
-                    f" {fresh.entry.term}) for committed; it is on the platters of servers {sorted(holders)}"
-                    f" of {in_force}",
+                    f" {fresh.entry.term}) for committed; it is on the platters of servers"
+                    f" {[sorted(some) for _, some in holders]} of {in_force}",
                 )
 
     def crashed(self, server: SimServer) -> None:
@@ -191,11 +197,13 @@ class CommitsAreDurable(Checker):
         self.turned(server)
 
     @staticmethod
-    def _holders(server: SimServer, fresh: Fresh) -> set[ServerId]:
-        world, (group, entry) = server.world, fresh
-        holders = set(world.wiped)  # nobody can tell any more
+    def _holders(world: World, configuration: Configuration, fresh: Fresh) -> set[ServerId]:
+        (group, entry), bound, holders = fresh, dict(configuration.disks), set[ServerId]()
         for i, disk in world.disks.items():
-            if disk.vouches(group, entry.index, entry.term) or in_snapshot(disk, group, entry.index):
+            voter = world.operator.disk(i, bound[i]) if i in bound else disk
+            if voter is None or (i in world.wiped and i not in bound):
+                holders.add(i)  # nobody can tell any more
+            elif voter.vouches(group, entry.index, entry.term) or in_snapshot(voter, group, entry.index):
                 holders.add(i)
         return holders
 

@@ -87,14 +87,17 @@ class LeaderCompleteness(_Leaders):
 class LeadersAreElected(_Leaders):
     """A leader was given the votes of a quorum in its term, its own among them durable where it counts.
 
-    Suspects do not count, unless everyone voted for it (PROTOCOL 10).
+    Suspects do not count, unless everyone voted for it (PROTOCOL 10); nor does another disk than the one that
+    the leader's configuration binds to a voter's id (8).
     """
 
     PROPERTY = "a leader has the votes of a quorum"
 
     def leads(self, server: SimServer, r: RaftState) -> None:
         """Count the votes that were sent to it, and what its own platter says."""
-        voters = set(self._ledger.voters.get((server.id, r.group, r.term), ()))
+        bound = dict(r.configuration.disks)
+        votes = self._ledger.voters.get((server.id, r.group, r.term), {})
+        voters = {voter for voter, disks in votes.items() if bound.get(voter) in {None, *disks}}
         own = server.disk.synced.hard_states[r.group]
         if own is not None and (own.term, own.vote) == (r.term, server.id):
             voters.add(server.id)

@@ -65,8 +65,8 @@ class Ledger(Checker):
         """The entry at each position (from 1), as the first server that applied it had it."""
         self.votes: dict[tuple[DiskId, GroupId, Term], ServerId] = {}
         """Who was given a disk's vote first. A candidate that asks for votes has given itself its own."""
-        self.voters: dict[tuple[ServerId, GroupId, Term], set[ServerId]] = {}
-        """Who gave a candidate its vote, on whatever disk: it counts although the disk was wiped since."""
+        self.voters: dict[tuple[ServerId, GroupId, Term], dict[ServerId, set[DiskId]]] = {}
+        """Who gave a candidate its vote, on which disks: it counts although a disk was wiped since."""
         self.suspects: dict[tuple[ServerId, GroupId, Term], set[ServerId]] = {}
         """Those of them who were suspect when they gave it: by their platters, not by their word."""
         self.moves: list[Move] = []
@@ -98,7 +98,8 @@ class Ledger(Checker):
                 key = (server.disk.disk_id, message.group, message.term)
                 if self.votes.setdefault(key, candidate) == candidate:
                     election = (candidate, message.group, message.term)
-                    self.voters.setdefault(election, set()).add(server.id)
+                    disks = self.voters.setdefault(election, {}).setdefault(server.id, set())
+                    disks.add(server.disk.disk_id)
                     if message.group in server.disk.synced.suspicions:
                         self.suspects.setdefault(election, set()).add(server.id)
 

@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 
 from craft import quorum
 from craft.testing.checkers.base import Checker, Violation
-from craft.testing.checkers.ledger import Ledger
+from craft.testing.checkers.ledger import DiskId, Ledger
 from craft.types import Configuration, Entry, EntryKind, GroupId, ServerId, unpack_configuration
 
 if typing.TYPE_CHECKING:
@@ -144,6 +144,32 @@ class DoneIsDone(Checker):
                     f"server {server.id} says that version {e.reached_version} is reached; the last committed"
                     f" configuration of group {group} is {last}",
                 )
+
+
+class RemovedInItsLife(Checker):
+    """A server says that it is removed by no version that was there before its disk was."""
+
+    PROPERTY = "a server is removed by what came after it"
+
+    def __init__(self) -> None:
+        self._newest = 0
+        self._before: dict[DiskId, int] = {}  # the newest version when a disk came
+
+    def started(self, server: SimServer) -> None:
+        """Note what there was when its disk came."""
+        self._before.setdefault(server.disk.disk_id, self._newest)
+
+    def turned(self, server: SimServer) -> None:
+        """Is it told that it is removed, and by what?"""
+        e = server.engine.state
+        version = e.members.version
+        self._newest = max(self._newest, version)
+        if version and e.removed and version <= self._before[server.disk.disk_id]:
+            raise Violation(
+                self.PROPERTY,
+                f"server {server.id} says that it is removed by version {version}; when its disk came,"
+                f" version {self._before[server.disk.disk_id]} was there",
+            )
 
 
 def _is_done(last: Configuration, version: int, servers: AbstractSet[ServerId] | None) -> bool:
