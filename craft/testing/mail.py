@@ -46,7 +46,7 @@ class Mail:
             0.0,
             (0, 0),
         )  # the share of frames that come again, and when
-        repeats = any(fault.kind in {"repeat_past", "seesaw"} for fault in world.plan.faults)
+        repeats = any(fault.kind in {"repeat_past", "seesaw", "amnesia"} for fault in world.plan.faults)
         # What each server was sent last.
         self._past = {i: deque[Sent](maxlen=PAST_FRAMES_MAX) for i in world.ids if repeats}
         self._frames = 0  # that were written down

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import typing
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,6 +60,7 @@ class Operator:
         self._asked_at = 0
         self._told_at: dict[ServerId, int] = {}
         self._wished: set[ServerId] = set()  # whose last change that was asked for adds them
+        self.regretted: dict[ServerId, int] = {}  # who is added again so long after it is switched off
 
     # -- what servers need of it --------------------------------------------------------------------
 
@@ -123,7 +125,7 @@ class Operator:
             return
         asked = rng.choice(running)
         servers = asked.engine.state.members.servers
-        changes = _KINDS[change.kind](self, rng, dict.fromkeys(servers))
+        changes = {**_KINDS, **_LATER}[change.kind](self, rng, dict.fromkeys(servers))
         # It may have lost its disk for this very change.
         asked = next((one for one in (asked, *running) if one.alive), asked)
         world.say("members", f"{change.kind} by server {asked.id}: {changes}")
@@ -168,6 +170,14 @@ class Operator:
         self._world.say("members", f"server {i} is switched off")
         self._world.crash(i, Crash.KILL)
         self._world.ids.remove(i)
+        if (delay := self.regretted.pop(i, None)) is not None and not self._world.calm:
+            self._world.at(self._world.time + delay, partial(self._add_again, i))
+
+    def _add_again(self, i: ServerId) -> None:
+        """As if it were still there."""
+        ready = [one for j, one in sorted(self._world.servers.items()) if j != i and one.engine.session_open]
+        if ready and i not in self._world.ids and not self._world.calm:
+            self._ask(ready[0], [Add(i, self.address(i))])
 
     def address(self, i: ServerId) -> str:
         """Nobody looks at it here."""
@@ -344,6 +354,27 @@ def _wipe(operator: Operator, rng: random.Random, members: dict[ServerId, None])
     return [Add(i, operator.address(i), operator.wipe(i))]
 
 
+def _come_back(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """Somebody comes under an id that left: another machine, or one that has not heard of its leaving."""
+    world = operator._world
+    gone = [
+        i for i in range(1, len(operator.founders) + SPARE_IDS + 1) if i not in members and i in world.disks
+    ]
+    if not gone:
+        return _add(operator, rng, members)
+    i = rng.choice(gone)
+    named = operator.used(i) or rng.random() < 0.3
+    disk = operator.new_machine(i)
+    return [Add(i, operator.address(i), disk if named else "")]
+
+
+def _regret(operator: Operator, rng: random.Random, members: dict[ServerId, None]) -> list[Change]:
+    """A server is removed, switched off as soon as that is done, and wanted again a moment after."""
+    changes = _remove(operator, rng, members)
+    operator.regretted.update({one.server: rng.choice((0, 5, 40)) * MS for one in changes})
+    return changes
+
+
 _KINDS = {
     "add": _add,
     "add_dead": _add_dead,
@@ -354,3 +385,9 @@ _KINDS = {
     "wipe_and_readmit": _wipe,
 }
 KINDS = tuple(_KINDS)
+_LATER: dict[str, Callable[[Operator, random.Random, dict[ServerId, None]], list[Change]]] = {
+    "come_back": _come_back,
+    "regret": _regret,
+}
+LATER_KINDS = tuple(_LATER)
+"""Drawn in runs of their own: old seeds keep their traces."""

@@ -41,6 +41,13 @@ SNAPSHOT_MOMENTS = {
 }
 """Those of runs that take snapshots."""
 
+MEMBER_MOMENTS = {
+    "configure": "a leader has appended a configuration",
+}
+"""Those of runs about members."""
+
+_KNOWN = {*MOMENTS, *SNAPSHOT_MOMENTS, *MEMBER_MOMENTS}
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -58,7 +65,7 @@ class Moments:
 
     def wait(self, name: str, *, nth: int, after: int, event: Callable[[ServerId], None]) -> None:
         """Call `event(server)` right behind the nth moment of a kind at or after a time."""
-        assert name in MOMENTS or name in SNAPSHOT_MOMENTS, name
+        assert name in _KNOWN, name
         self._waiting.setdefault(name, []).append(_Waiting(after, nth, event))
 
     def reached(self, world: World, name: str, server: ServerId) -> None:
@@ -99,6 +106,8 @@ class Moments:
             elif any(is_command(entry.kind) for entry in append.entries):
                 self.reached(world, "append", server.id)
             else:
+                if any(entry.kind is EntryKind.CONFIGURATION for entry in append.entries):
+                    self.reached(world, "configure", server.id)
                 self.reached(world, "close", server.id)
         for group, state in write.hard_states:
             before = server.disk.synced.hard_states[group]

@@ -17,6 +17,8 @@ from dataclasses import fields, replace
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, KIB, EngineLimits
 from craft.testing.faults import (
+    ALOOF,
+    AMNESIA,
     CLOCKS,
     DECAY,
     DISKS,
@@ -27,16 +29,19 @@ from craft.testing.faults import (
     RESERVE,
     SERVERS,
     SETS,
+    STALLS,
     TAILS,
     WISHES,
 )
-from craft.testing.members import KINDS
 from craft.testing.moments import MOMENTS
-from craft.testing.plan import MS, SECOND, Fault, MemberChange, Plan, RemoteClients
+from craft.testing.plan import MS, SECOND, Fault, Plan, RemoteClients
+from craft.testing.swarm_members import about_members, with_members
 from craft.testing.swarm_reads import with_session_reads
 from craft.testing.swarm_reserve import with_reserve
 from craft.testing.swarm_sets import with_old_sets
 from craft.testing.swarm_snapshots import with_snapshots
+from craft.testing.swarm_stalls import with_stalls
+from craft.testing.swarm_suspicion import with_suspicion, with_tails
 from craft.testing.swarm_wishes import with_wishes
 from craft.testing.workloads import WORKLOADS
 
@@ -77,10 +82,11 @@ WEIGHTS = {
 LATE_FROM = 1000
 """Numbers of the faults that are added in runs about clocks: behind all others."""
 
-TAILS_FROM = 2000
-"""Numbers of the faults about lost tails: behind those."""
-
-DRAWN = tuple(kind for kind in FAULTS if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES, *SETS})
+DRAWN = tuple(
+    kind
+    for kind in FAULTS
+    if kind not in {*RESERVE, *TAILS, *DECAY, *WISHES, *AMNESIA, *STALLS, *ALOOF, *SETS}
+)
 """What a seed's faults are drawn from at once.
 
 What came later is drawn for itself: old seeds keep their traces.
@@ -110,12 +116,6 @@ ABOUT_FLOORS = 0.35
 AT_ANSWERS = ("kill", "power_off", "pause")
 """What happens there to a server that has just answered."""
 
-WITH_CHANGES = 0.15
-"""The share of runs in which the members change."""
-
-WITH_TAILS = 0.15
-"""The share of runs in which logs lose their ends, and servers are suspect."""
-
 QUICK = 4
 """So many times faster are elections, retries and faults in a quick seed: more happens for the same CPU."""
 
@@ -133,28 +133,19 @@ def draw(seed: int, *, only: Collection[str] | None = None, workload: str | None
     plan = _draw(seed, only, workload)
     allowed = FAULTS if only is None else only
     plan = _sessions(random.Random(f"{seed} sessions"), plan, allowed)
-    plan = _members(random.Random(f"{seed} members"), plan)
-    plan = _tails(random.Random(f"{seed} tails"), plan, allowed)
+    plan = with_members(random.Random(f"{seed} members"), plan)
+    coming = random.Random(f"{seed} about members")
+    plan = about_members(coming, plan, allowed, _limits(coming, quick=True))
+    plan = with_tails(random.Random(f"{seed} tails"), plan, allowed)
+    coming = random.Random(f"{seed} suspicion")
+    plan = with_suspicion(coming, plan, allowed, _limits(coming, quick=True))
     plan = with_reserve(random.Random(f"{seed} reserve"), plan, allowed)
     plan = with_snapshots(random.Random(f"{seed} snapshots"), plan, allowed)
     plan = with_wishes(random.Random(f"{seed} wishes"), plan, allowed)
+    plan = with_stalls(random.Random(f"{seed} stalls"), plan, allowed)
     plan = with_old_sets(random.Random(f"{seed} old sets"), plan, allowed)
     plan = with_session_reads(random.Random(f"{seed} session reads"), plan)
     return replace(plan, turns_max=TURNS_MAX)
-
-
-def _members(rng: random.Random, plan: Plan) -> Plan:
-    """The members change. Disks do not decay meanwhile: the operator decides what a majority can spare."""
-    if rng.random() >= WITH_CHANGES or plan.clock_error is not None:
-        return plan
-    weights = {kind: rng.choice((0, 1, 1, 3)) for kind in KINDS}
-    at, changes = 0, list[MemberChange]()
-    pause = rng.choice((300, 1000, 2000)) * MS
-    while any(weights.values()) and (at := at + rng.randint(1, 2 * pause)) < plan.duration + 2 * SECOND:
-        [kind] = rng.choices(list(weights), list(weights.values()))
-        changes.append(MemberChange(at, kind, rng.getrandbits(32)))
-    faults = tuple(fault for fault in plan.faults if fault.kind not in LOSSES and not fault.permanent)
-    return replace(plan, changes=tuple(changes), faults=faults, duration=plan.duration + 2 * SECOND)
 
 
 def _draw(seed: int, only: Collection[str] | None, workload: str | None) -> Plan:
@@ -226,32 +217,6 @@ def _sessions(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
     clients = max(plan.clients, remote.clients)
     # Long enough for a session to end.
     return replace(plan, remote=remote, clients=clients, duration=max(plan.duration, 2 * SECOND))
-
-
-def _tails(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
-    """Now and then the end of a log is gone, mostly of one server's, and a leader dies soon after.
-
-    Then the others must do without what the first has forgotten, and without whom it had told.
-    """
-    kinds = [kind for kind in (*TAILS, "torn_by_power") if kind in allowed]
-    if rng.random() >= WITH_TAILS or not kinds or plan.changes:
-        return plan  # what a minority is that may be missing, is not known where the members change
-    weights = [1 if kind == "lose_tails" else 4 for kind in kinds]
-    deposing = [kind for kind in ("kill", "isolate", "power_off", "relapse", "crash_pair") if kind in allowed]
-    election = plan.limits.election_timeout_ms_max * MS
-    duration = max(plan.duration, 2 * SECOND)
-    faults, at, number = list(plan.faults), rng.randint(1, 2 * election), TAILS_FROM
-    while at < duration:
-        number += 2
-        [kind] = rng.choices(kinds, weights)
-        on = rng.choice(sorted(MOMENTS)) if kind != "lose_tails" and rng.random() < 0.6 else ""
-        lasts = 1 * MS if kind != "oblivion" else rng.choice((2, 6, 12)) * election
-        faults.append(Fault(number, kind, at, lasts, rng.getrandbits(32), on, rng.choice((1, 2, 8))))
-        if deposing and rng.random() < 0.5:
-            after, lasts = rng.choice((1, 20, election // MS, 2000)) * MS, rng.choice((1, 3)) * election
-            faults.append(Fault(number + 1, rng.choice(deposing), at + after, lasts, rng.getrandbits(32)))
-        at += rng.randint(1, 4 * election)
-    return replace(plan, faults=tuple(faults), duration=duration)
 
 
 def _about_floors(rng: random.Random, plan: Plan, allowed: Collection[str]) -> Plan:
@@ -473,12 +438,12 @@ def _faults(rng: random.Random, plan: Plan, allowed: Collection[str], quick: int
 
 
 SWITCHES = {
-    "links": tuple(LINKS),
+    "links": (*LINKS, *ALOOF),
     "frames": tuple(FRAMES),
     "servers": tuple(SERVERS),
-    "disks": (*DISKS, *RESERVE),
+    "disks": (*DISKS, *RESERVE, *STALLS),
     "losses": tuple(LOSSES),
-    "tails": tuple(TAILS),
+    "tails": (*TAILS, *AMNESIA),
     "clocks": tuple(CLOCKS),
     "wishes": tuple(WISHES),
 }

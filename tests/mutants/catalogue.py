@@ -40,6 +40,8 @@ OF_THEIR_OWN = {
     "restored_data_are_still_ahead": "own data, and lost snapshots",
     "read_ahead_of_the_merge": "own data, and session reads",
     "read_by_the_readers_own_configuration": "old sets",
+    "requests_wait_twice": "",
+    "leader_with_a_hanging_disk_leads_on": "stalls",
 }
 
 ELECTION = "craft.raft.election"
@@ -1055,7 +1057,7 @@ MEMBERS = (
 )
 
 MUTANTS = (
-    *ELECTIONS,
+    *_needing("", ELECTIONS),
     *LOGS,
     *MERGE,
     *SESSIONS,
@@ -1063,7 +1065,7 @@ MUTANTS = (
     *CLOCKS,
     *READS,
     *STORAGE,
-    *SUSPECTS,
+    *_needing("suspects", SUSPECTS),
     *_needing("snapshots", SNAPSHOTS),
     *_needing("members", MEMBERS),
 )

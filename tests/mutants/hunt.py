@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from craft.testing import run, swarm
+from craft.testing.faults import AMNESIA, STALLS, TAILS
 from craft.testing.plan import Plan
 from tests.mutants.catalogue import MUTANTS, Mutant
 
@@ -25,6 +26,13 @@ SEEDS_MAX = 20_000
 
 CPU_SECONDS_MAX = 600
 """Or longer than this."""
+
+
+SUSPECTING = {*AMNESIA, *TAILS, "torn_by_power"}
+"""Whose servers may be suspect."""
+
+HANGING = {*STALLS, "hung_disk"}
+"""By which a disk may take nothing for longer than a leader may wait."""
 
 
 def _suffers(plan: Plan, kind: str) -> bool:
@@ -40,6 +48,8 @@ NEEDS: dict[str, Callable[[Plan], bool]] = {
     "own data, and lost snapshots": lambda plan: NEEDS["own data"](plan) and NEEDS["lost snapshots"](plan),
     "members": lambda plan: bool(plan.changes),
     "old sets": lambda plan: _suffers(plan, "old_set"),
+    "stalls": lambda plan: any(fault.kind in HANGING for fault in plan.faults),
+    "suspects": lambda plan: any(fault.kind in SUSPECTING for fault in plan.faults),
 }
 """Which seeds can reach what a mutant changes. All others run as they would without it."""
 

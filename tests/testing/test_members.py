@@ -36,6 +36,14 @@ def test_servers_come_and_go_and_nothing_is_lost() -> None:
         assert result.marks["wanted set reached"] and result.marks["joint begun"]
 
 
+def test_ids_come_back_and_nothing_is_lost() -> None:
+    """Another machine under an id that left, and one that is wanted again when it was just switched off."""
+    for seed in (1, 2):
+        result = run(plan(seed, "add", "remove", "come_back", "regret", "regret", "come_back", "regret"))
+        assert result.violation is None, result.violation
+        assert result.marks["removed server switched off"]
+
+
 def test_a_cluster_without_changes_binds_nobody() -> None:
     """What does not change costs no entry: seeds of before keep their histories."""
     result = run(Plan(1, servers=3, groups=2, duration=SECOND))

@@ -15,18 +15,20 @@ import random
 
 from craft.testing.faults.base import Begin, End
 from craft.testing.faults.clocks import CLOCKS
-from craft.testing.faults.disks import DISKS, LOSSES, RESERVE
-from craft.testing.faults.links import FRAMES, LINKS
+from craft.testing.faults.disks import DISKS, LOSSES, RESERVE, STALLS
+from craft.testing.faults.links import ALOOF, FRAMES, LINKS
 from craft.testing.faults.servers import SERVERS
 from craft.testing.faults.sets import SETS
 from craft.testing.faults.snapshots import DECAY
-from craft.testing.faults.tails import TAILS
+from craft.testing.faults.tails import AMNESIA, TAILS
 from craft.testing.faults.wishes import WISHES
 from craft.testing.plan import Fault
 from craft.testing.world import World
 from craft.types import ServerId
 
 __all__ = [
+    "ALOOF",
+    "AMNESIA",
     "CLOCKS",
     "DECAY",
     "DISKS",
@@ -37,12 +39,13 @@ __all__ = [
     "RESERVE",
     "SERVERS",
     "SETS",
+    "STALLS",
     "TAILS",
     "WISHES",
     "begin",
 ]
 
-LATER = {**TAILS, **RESERVE, **DECAY, **WISHES, **SETS}
+LATER = {**TAILS, **RESERVE, **DECAY, **WISHES, **AMNESIA, **STALLS, **ALOOF, **SETS}
 FAULTS: dict[str, Begin] = {**LINKS, **FRAMES, **SERVERS, **DISKS, **LOSSES, **CLOCKS, **LATER}
 """Every kind of bad luck."""
 

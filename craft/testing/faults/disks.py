@@ -100,8 +100,13 @@ def _torn_power(world: World, rng: random.Random, server: ServerId | None) -> No
         world.start_later(i, rng.randint(10, 500) * MS)
 
 
-def damage_tail(world: World, rng: random.Random, i: ServerId, *, lose: bool) -> None:
-    """Power goes at a server, and its log ends in a torn record, or before what was synced."""
+def damage_tail(
+    world: World, rng: random.Random, i: ServerId, *, lose: bool, down: int | None = None
+) -> None:
+    """Power goes at a server, and its log ends in a torn record, or before what was synced.
+
+    It is down for about `down` ns; None: nobody knows for how long.
+    """
     if i not in world.servers:
         return  # its disk was judged by an earlier crash, or is not there
     if lose:
@@ -110,7 +115,9 @@ def damage_tail(world: World, rng: random.Random, i: ServerId, *, lose: bool) ->
         world.say("fault", f"disk of server {i}: {lost} synced batches are gone, and the next is torn")
     else:
         world.crash(i, Crash.POWER, torn=True)
-    world.start_later(i, rng.choice((1, 20, 400, 2000)) * MS + rng.randint(0, 100) * MS)
+    if down is None:
+        down = rng.choice((1, 20, 400, 2000)) * MS + rng.randint(0, 100) * MS
+    world.start_later(i, down)
 
 
 def _wipe(world: World, rng: random.Random, server: ServerId | None) -> None:
@@ -131,6 +138,25 @@ DISKS: dict[str, Begin] = {
     "fail_sync": _flag("failing"),
     "full_disk": _flag("full"),
 }
+
+
+def _hang_together(world: World, rng: random.Random, _server: ServerId | None) -> End | None:
+    """What is beneath the disks of several servers hangs: whoever leads finds nobody who is better off."""
+    if len(world.ids) < 2:
+        return None
+    disks = [world.disks[i] for i in rng.sample(world.ids, rng.randint(2, len(world.ids)))]
+
+    def hang(*, hung: bool) -> None:
+        for disk in disks:
+            disk.hung = hung
+
+    hang(hung=True)
+    return lambda: hang(hung=False)
+
+
+STALLS: dict[str, Begin] = {"hung_disks": _hang_together}
+"""Drawn from a stream of its own."""
+
 RESERVE: dict[str, Begin] = {"nearly_full": _flag("nearly_full")}
 """Drawn behind all else, from a stream of its own."""
 

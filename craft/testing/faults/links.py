@@ -332,6 +332,32 @@ def _past(world: World, rng: random.Random, server: ServerId | None) -> None:
         world.mail.send_again(i, world.mail.past(i, rng.randint(1, PAST_FRAMES_MAX)))
 
 
+def _aloof(world: World, rng: random.Random, _server: ServerId | None) -> End:
+    """A server is out of reach of all machines there are, and not of those that come under their ids."""
+    i = rng.choice(world.ids)
+    ends = {world.disks[j].disk_id: cut(world, both(i, j)) for j in world.ids if j != i}
+    over = False
+
+    def look() -> None:
+        there = {world.disks[j].disk_id for j in world.ids}
+        for disk in [disk for disk in ends if disk not in there]:
+            ends.pop(disk)()
+        if not over:
+            world.at(world.time + 5 * MS, look)
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        for disk in list(ends):
+            ends.pop(disk)()
+
+    look()
+    return end
+
+
+ALOOF: dict[str, Begin] = {"aloof": _aloof}
+"""In runs about members."""
+
 LINKS: dict[str, Begin] = {
     "cut_link": _cut_link,
     "cut_one_way": _cut_one_way,
