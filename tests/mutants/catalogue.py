@@ -1070,6 +1070,5 @@ MUTANTS = (
     *_needing("members", MEMBERS),
 )
 
-ALIVE: tuple[str, ...] = (
-)
+ALIVE: tuple[str, ...] = ()
 """Those that no seed has caught yet in the time given: holes in the net, known by name."""
