@@ -198,7 +198,7 @@ def test_the_repeating_command_keeps_what_shapes_a_seed(
     from craft.cli.simulate import Task
 
     words = ["simulate", "--seeds", "5", "--only", "disks", "--without", "hung_disk", "--workload", "list"]
-    kinds = "slow_disk,hung_disk,fail_sync,full_disk,nearly_full"
+    kinds = "slow_disk,hung_disk,fail_sync,full_disk,nearly_full,hung_disks"
     command = Task(parser().parse_args(words)).repeat(7)
     assert command == (f"craft simulate --seed 7 --only {kinds} --without hung_disk --workload list")
     again = Task(parser().parse_args(command.split()[1:]))
