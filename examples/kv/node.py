@@ -1,0 +1,141 @@
+"""A server that writes its own configuration: it creates a cluster, or joins one, and is started so again and again.
+
+For containers, whose number is all that one wants to say: the same command on each.
+
+Knows: how configurations are made, and `craft members`. Must not know: what a server does.
+
+Invariants:
+- A directory with a configuration is used as it is. Only one without may create a cluster, or join one.
+- A cluster is created only if it is asked for, and nobody of those named to join answers.
+- Who comes back with an empty directory at an address that a member has takes that member's place, under a new
+  id: what the old one had acknowledged may be gone, and its disk must not be mistaken for this one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import craft
+
+CRAFT_FILE, STORE_FILE = "craft.toml", "store.toml"
+
+FIRST_ID = 1
+ASK_S = 60
+ADD_ATTEMPTS = 10
+"""Several may come at once and choose the same id: all but one are refused, and choose again."""
+
+REFUSED = 1
+"""The exit code of `craft members` for a change that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a server is told of itself."""
+
+    directory: Path
+    host: str
+    """By which name or address the others, and clients, reach it."""
+    peer_port: int = 7000
+    client_port: int = 8000
+    redis_port: int = 6379
+    http_port: int = 8080
+    create: bool = False
+    join: tuple[str, ...] = ()
+    """Where servers of the cluster listen for craft's clients."""
+    insecure_listen: bool = False
+
+    @property
+    def address(self) -> str:
+        """At which the others reach it."""
+        return f"{self.host}:{self.peer_port}"
+
+
+def prepare(node: Node) -> Path:
+    """The settings to serve with, made if they are not there. Raises craft.ConfigError, craft.Unreachable."""
+    store = node.directory / STORE_FILE
+    if store.exists():
+        return store
+    node.directory.mkdir(parents=True, exist_ok=True)
+    member = joined(node)
+    if member is None:
+        if not node.create:
+            raise craft.Unreachable(
+                f"nobody answers at {', '.join(node.join) or 'no address'}; allowed: --join with the address of a"
+                " server that runs, or --create for a new cluster"
+            )
+        member = FIRST_ID
+        write(node, member, {"servers": {member: node.address}})
+    else:
+        write(node, member, {"join": list(node.join)})
+    return store
+
+
+def joined(node: Node) -> int | None:
+    """Become a member; returns the id, or None where nobody answers."""
+    for address in node.join:
+        found = members(address, "list")
+        for _ in range(ADD_ATTEMPTS):
+            if found is None:
+                break
+            ids = {server["address"]: server["server_id"] for server in found["servers"]}
+            own = max(ids.values()) + 1
+            gone = ids.get(node.address)
+            change = ("add", str(own)) if gone is None else ("replace", str(gone), str(own))
+            if members(address, "--no-wait", *change, node.address) is not None:
+                return own
+            found = members(address, "list")
+    return None
+
+
+def members(address: str, *words: str) -> dict[str, Any] | None:
+    """What `craft members` answers; None where it was refused, or nobody is there."""
+    options = [word for word in words if word.startswith("--")]
+    command = [word for word in words if not word.startswith("--")]
+    done = subprocess.run(
+        [sys.executable, "-m", "craft", "members", address, "--json", *options, *command],
+        capture_output=True,
+        text=True,
+        timeout=ASK_S,
+        check=False,
+    )
+    if done.returncode == 0:
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+    print(f"kv: {done.stderr.strip()}", file=sys.stderr)
+    return None
+
+
+def write(node: Node, member: int, cluster: dict[str, Any]) -> None:
+    """Both files; craft's first, for the other says that all is there."""
+    config = craft.Config(
+        cluster="kv",
+        server_id=member,
+        data_dir=Path("data"),
+        listen=f"0.0.0.0:{node.peer_port}" if node.insecure_listen else f"{node.host}:{node.peer_port}",
+        client_listen=f"0.0.0.0:{node.client_port}"
+        if node.insecure_listen
+        else f"{node.host}:{node.client_port}",
+        client_advertise=f"{node.host}:{node.client_port}",
+        insecure_listen=node.insecure_listen,
+        **cluster,
+    )
+    (node.directory / CRAFT_FILE).write_text(config.to_toml(), encoding="utf-8")
+    host = "0.0.0.0" if node.insecure_listen else node.host  # noqa: S104  # asked for
+    lines = [
+        f'craft = "{CRAFT_FILE}"',
+        f'redis_listen = "{host}:{node.redis_port}"',
+        f'http_listen = "{host}:{node.http_port}"',
+        f"insecure_listen = {str(node.insecure_listen).lower()}",
+    ]
+    (node.directory / STORE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def parse_join(texts: Sequence[str]) -> tuple[str, ...]:
+    """Addresses, also several in one text with commas: environments have no lists."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
