@@ -20,6 +20,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from examples.kv.history import History
+from examples.kv.ordered import Ordered
 from examples.kv.slots import Index, slot
 from examples.kv.values import Hash, Value
 
@@ -32,7 +33,18 @@ HEAP_SLACK = 64
 class Keyspace:
     """All data of one server."""
 
-    __slots__ = ("deadlines", "epoch", "flushed_at", "gone", "heap", "history", "index", "values", "versions")
+    __slots__ = (
+        "deadlines",
+        "epoch",
+        "flushed_at",
+        "gone",
+        "heap",
+        "history",
+        "index",
+        "ordered",
+        "values",
+        "versions",
+    )
 
     def __init__(self) -> None:
         self.values: dict[bytes, Value] = {}
@@ -46,6 +58,8 @@ class Keyspace:
         """How many forks have been taken; a hash of an earlier one is copied before it changes."""
         self.index: Index | None = None
         """Built by the first SCAN."""
+        self.ordered: Ordered | None = None
+        """Built by the first page of keys in their order."""
         self.history: History | None = None
         """What keys held before, where that is wanted."""
 
@@ -127,6 +141,12 @@ class View:
             self.space.index = Index(self.values)
         return self.space.index
 
+    def ordered(self) -> Ordered:
+        """The keys in the order of their bytes; expired ones may be among them."""
+        if self.space.ordered is None:
+            self.space.ordered = Ordered(self.values)
+        return self.space.ordered
+
 
 class Editor(View):
     """A view that changes what it sees; every change carries its position."""
@@ -168,6 +188,8 @@ class Editor(View):
     def replace(self, key: bytes, value: Value) -> None:
         """Set a key and keep its deadline. The caller has looked at it, so it is not an expired one's."""
         self.note(key)
+        if self.space.ordered is not None and key not in self.values:
+            self.space.ordered.add(key)
         self.values[key] = value
         self.space.versions[key] = self.position
         if self.space.index is not None:
@@ -204,6 +226,8 @@ class Editor(View):
         self.space.gone[slot(key)] = self.position
         if self.space.index is not None:
             self.space.index.discard(key)
+        if self.space.ordered is not None:
+            self.space.ordered.discard(key)
 
     def flush(self) -> None:
         """Take everything away."""
@@ -215,6 +239,8 @@ class Editor(View):
             space.history.clear(self.now)
         if space.index is not None:
             space.index.clear()
+        if space.ordered is not None:
+            space.ordered.clear()
 
     def owned(self, key: bytes, held: Hash) -> Hash:
         """A key's hash as one that may be changed: a copy takes its place if a fork may still read it."""

@@ -88,8 +88,18 @@ class Store:
 
     async def transact(self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()) -> Reply:
         """Run commands as one, unless a watched key has another version by then."""
+        try:
+            return await self.carry_out(commands, watched)
+        except craft.CraftError as error:
+            return fates.told(error)
+
+    async def carry_out(
+        self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()
+    ) -> Reply:
+        """As `transact`; what becomes of a command without an answer is raised as CraftError."""
         self.writes += 1
-        return await self._one(pack_transaction(commands, watched))
+        reply: Reply = await self.server.propose(pack_transaction(commands, watched))
+        return reply
 
     async def _one(self, command: bytes) -> Reply:
         try:
@@ -124,13 +134,17 @@ class Store:
             return [machine.read(args, now) for args in commands]
 
         try:
-            if mode is Mode.LINEARIZABLE:
-                return await self.look(answers)
-            if mode is Mode.SESSION:
-                return await self.server.read(lambda machine: answers(machine, wall_ms()), at_least=at_least)
-            return (await self.server.read_stale(lambda machine: answers(machine, wall_ms()))).value
+            return await self.see(answers, mode, at_least)
         except craft.CraftError as error:
             return [fates.told(error)] * len(commands)
+
+    async def see(self, query: Query[T], mode: Mode = Mode.LINEARIZABLE, at_least: int = 0) -> T:
+        """What a query of the machine answers, as fresh as asked for. Raises CraftError."""
+        if mode is Mode.LINEARIZABLE:
+            return await self.look(query)
+        if mode is Mode.SESSION:
+            return await self.server.read(lambda machine: query(machine, wall_ms()), at_least=at_least)
+        return (await self.server.read_stale(lambda machine: query(machine, wall_ms()))).value
 
     async def look(self, query: Query[T]) -> T:
         """A linearizable read of the machine at a time. Raises CraftError."""
