@@ -15,7 +15,7 @@ import trio
 import craft
 from examples.kv import cluster, serving, settings, users
 
-DESCRIPTION = "A replicated key-value store for Redis clients: an example of building on craft."
+DESCRIPTION = "A replicated key-value store for Redis clients and HTTP: an example of building on craft."
 
 EPILOG = """\
 examples:
@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="P",
         help="of server 1; the others have the following ones (default: 6379)",
     )
+    up.add_argument(
+        "--http-port", type=port, default=8080, metavar="P", help="likewise for HTTP (default: 8080)"
+    )
     up.set_defaults(run=run_up)
     serve = commands.add_parser("serve", help="one server, until SIGTERM or Ctrl-C")
     serve.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="its settings, TOML")
@@ -107,12 +110,24 @@ async def serve(found: settings.Settings) -> int:
             async with serving.running(found) as store:
                 nursery.start_soon(obey, signals, store.stopped, nursery.cancel_scope)
                 number = found.craft.server_id
-                print(f"kv: server {number} listens on port {store.house.port} for Redis clients", flush=True)
+                for line in listening(found, store):
+                    print(f"kv: server {number} listens {line}", flush=True)
                 nursery.start_soon(tell_ready, store, number)
                 await store.stopped.wait()
                 print(f"kv: server {number} stops", flush=True)
             nursery.cancel_scope.cancel()
     return 0
+
+
+def listening(found: settings.Settings, store: serving.Running) -> list[str]:
+    """Where, for whom."""
+    lines = []
+    if found.redis_listen is not None:
+        lines.append(f"on port {store.house.port} for Redis clients")
+    if found.http_listen is not None:
+        address = found.http_listen._replace(port=store.http.port)
+        lines.append(f"at {'http' if found.tls is None else 'https'}://{address}/ for HTTP")
+    return lines
 
 
 async def obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
@@ -137,7 +152,9 @@ async def tell_ready(store: serving.Running, number: int) -> None:
 
 def run_up(options: argparse.Namespace) -> int:
     """`up`."""
-    files = cluster.prepare(options.dir, servers=options.servers, redis_port=options.redis_port)
+    files = cluster.prepare(
+        options.dir, servers=options.servers, redis_port=options.redis_port, http_port=options.http_port
+    )
     return trio.run(cluster.up, files)
 
 

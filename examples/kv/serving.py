@@ -5,19 +5,24 @@ Knows: what is started in which order. Must not know: what any of it does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import trio
 
 import craft
+from examples.kv.http.door import Door as HttpDoor
+from examples.kv.http.guard import Guard
+from examples.kv.http.house import House as HttpHouse
 from examples.kv.machine import KeyValue
 from examples.kv.resp.client import House
 from examples.kv.resp.door import Door
-from examples.kv.settings import Settings
+from examples.kv.settings import Address, Settings
 from examples.kv.store import Store
 from examples.kv.users import Users
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Running:
 
     store: Store
     house: House
+    """Of the Redis port."""
+    http: HttpHouse
     stopped: trio.Event
     """Set when a client asks the server to stop."""
 
@@ -37,20 +44,37 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     machine = KeyValue(history_bytes_max=settings.history_bytes_max)
     tls = None if settings.tls is None else settings.tls.context()
     async with craft.open_server(settings.craft, machine) as server:
-        house = House(
-            Store(server),
-            Users(settings.users),
-            replace(settings.limits),
-            stop=stopped.set,
-            clock=trio.current_time,
-        )
+        store, users = Store(server), Users(settings.users)
+        house = House(store, users, replace(settings.limits), stop=stopped.set, clock=trio.current_time)
+        http = http_house(settings, store, users)
         async with trio.open_nursery() as nursery:
             if settings.redis_listen is not None:
-                try:
-                    await nursery.start(Door(house, tls=tls).run, *settings.redis_listen)
-                except OSError as error:
-                    raise craft.ConfigError(
-                        f"redis_listen: cannot listen on {settings.redis_listen}: {error}"
-                    ) from error
-            yield Running(house.store, house, stopped)
+                await opened(nursery, "redis_listen", Door(house, tls=tls).run, settings.redis_listen)
+            if settings.http_listen is not None:
+                # Each door has its context: the protocols that TLS negotiates are HTTP's alone.
+                own = None if settings.tls is None else settings.tls.context()
+                await opened(nursery, "http_listen", HttpDoor(http, tls=own).run, settings.http_listen)
+            yield Running(store, house, http, stopped)
             nursery.cancel_scope.cancel()
+
+
+def http_house(settings: Settings, store: Store, users: Users) -> HttpHouse:
+    """What the requests of the HTTP port share."""
+    limits, address = settings.http_limits, settings.http_listen
+    own = address is not None and address.loopback and users.everybody is not None
+    return HttpHouse(
+        store,
+        Guard(users, waiting_max=limits.passwords_max, clock=trio.current_time),
+        limits,
+        hosts=LOOPBACK if own else None,
+    )
+
+
+async def opened(
+    nursery: trio.Nursery, key: str, door: Callable[..., Awaitable[object]], address: Address
+) -> None:
+    """Start a door. Raises craft.ConfigError for an address that is taken."""
+    try:
+        await nursery.start(door, *address)
+    except OSError as error:
+        raise craft.ConfigError(f"{key}: cannot listen on {address}: {error}") from error

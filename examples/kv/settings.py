@@ -6,7 +6,7 @@ Invariants:
 
     craft = "server.toml"              # craft's own configuration: the cluster, this server, its directory
     redis_listen = "127.0.0.1:6379"
-    http_listen = "127.0.0.1:8379"
+    http_listen = "127.0.0.1:8080"
 
     [users.alice]
     password = "scrypt:…"              # from: python -m examples.kv password
@@ -22,13 +22,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import craft
+from examples.kv.http.limits import HttpLimits
 from examples.kv.resp.client import RespLimits
 from examples.kv.users import User, parse_user
 
 HISTORY_BYTES_MAX = 16 * 1024 * 1024
+
+L = TypeVar("L", RespLimits, HttpLimits)
 
 
 class Address(NamedTuple):
@@ -86,6 +89,9 @@ class Settings:
     history_bytes_max: int = HISTORY_BYTES_MAX
     """What CRAFT.GETAT may look back on; 0: nothing."""
     limits: RespLimits = field(default_factory=RespLimits)
+    """Of the Redis port."""
+    http_limits: HttpLimits = field(default_factory=HttpLimits)
+    """Of the HTTP port."""
 
     def __post_init__(self) -> None:
         """Check at once."""
@@ -134,7 +140,11 @@ def parse(table: Mapping[str, Any], directory: Path) -> Settings:
     if "tls" in table:
         found["tls"] = certificates(checked("tls", table["tls"], dict), directory)
     if "limits" in table:
-        found["limits"] = limits(checked("limits", table["limits"], dict))
+        found["limits"] = limits("limits", checked("limits", table["limits"], dict), RespLimits)
+    if "http_limits" in table:
+        found["http_limits"] = limits(
+            "http_limits", checked("http_limits", table["http_limits"], dict), HttpLimits
+        )
     return Settings(**found)
 
 
@@ -186,10 +196,10 @@ def certificates(table: Mapping[str, Any], directory: Path) -> Certificates:
     return found
 
 
-def limits(table: Mapping[str, Any]) -> RespLimits:
+def limits(key: str, table: Mapping[str, Any], kind: type[L]) -> L:
     """Those that are given."""
-    known(table, {f.name for f in dataclasses.fields(RespLimits)}, "limits.")
-    least = {"idle_timeout_s": 0}
-    return RespLimits(
-        **{key: checked(f"limits.{key}", value, int, least.get(key, 1)) for key, value in table.items()}
+    known(table, {f.name for f in dataclasses.fields(kind)}, f"{key}.")
+    least = {f.name: 0 for f in dataclasses.fields(kind) if f.default == 0}  # where it means: no limit
+    return kind(
+        **{name: checked(f"{key}.{name}", value, int, least.get(name, 1)) for name, value in table.items()}
     )

@@ -93,9 +93,7 @@ class Store:
         except craft.CraftError as error:
             return fates.told(error)
 
-    async def carry_out(
-        self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()
-    ) -> Reply:
+    async def carry_out(self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()) -> Reply:
         """As `transact`; what becomes of a command without an answer is raised as CraftError."""
         self.writes += 1
         reply: Reply = await self.server.propose(pack_transaction(commands, watched))

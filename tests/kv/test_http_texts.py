@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import craft
+from craft.types import EntryKind
 from examples.kv.http import exposition, feed, listing, problems, texts
 from examples.kv.http.feed import Filter
 from examples.kv.http.problems import KINDS, Problem
@@ -156,7 +157,9 @@ def test_metrics_are_as_prometheus_reads_them() -> None:
 
 
 def entry(*commands: bytes) -> craft.TailEntry:
-    return craft.TailEntry(position=7, timestamp=1, group=0, index=3, kind=1, commands=commands)
+    return craft.TailEntry(
+        position=7, timestamp=1, group=0, index=3, kind=EntryKind.COMMAND, commands=commands
+    )
 
 
 def told(seen: Filter, *commands: bytes) -> Any:
