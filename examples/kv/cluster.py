@@ -24,7 +24,7 @@ PEER_PORTS_FROM, CLIENT_PORTS_FROM = 1000, 2000
 STOP_WITHIN_S = 15
 
 
-def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int) -> list[Path]:
+def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | None = None) -> list[Path]:
     """The settings of each server, made if they are not there. Raises craft.ConfigError."""
     files = [directory / f"store-{number}.toml" for number in range(1, servers + 1)]
     there = sorted(directory.glob("store-*.toml"))
@@ -36,7 +36,7 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int) -
             )
         return files
     for taken in (redis_port, redis_port + PEER_PORTS_FROM, redis_port + CLIENT_PORTS_FROM):
-        if abs(http_port - taken) < servers:
+        if http_port is not None and abs(http_port - taken) < servers:
             raise craft.ConfigError(
                 f"--http-port: {http_port} is not allowed, for the cluster has other ports from {taken} to"
                 f" {taken + servers - 1}; allowed: ports apart from these"
@@ -54,11 +54,10 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int) -
             client_listen=f"127.0.0.1:{redis_port + CLIENT_PORTS_FROM + number - 1}",
         )
         (directory / f"craft-{number}.toml").write_text(config.to_toml(), encoding="utf-8")
-        file.write_text(
-            f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n'
-            f'http_listen = "127.0.0.1:{http_port + number - 1}"\n',
-            encoding="utf-8",
-        )
+        text = f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n'
+        if http_port is not None:
+            text += f'http_listen = "127.0.0.1:{http_port + number - 1}"\n'
+        file.write_text(text, encoding="utf-8")
     return files
 
 

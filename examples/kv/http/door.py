@@ -159,7 +159,8 @@ class Door:
     def __init__(self, house: House, *, tls: ssl.SSLContext | None = None) -> None:
         self._house = house
         self._tls = tls
-        self._app = wrap_app(application(house), 0, "asgi")  # type: ignore[arg-type]  # Starlette's types of ASGI
+        # Starlette and Hypercorn each have their own types of ASGI.
+        self._app = wrap_app(application(house), 0, "asgi")  # type: ignore[arg-type]
         self._config = configuration(house.limits)
         self._context = WorkerContext(None)
         if tls is not None:
@@ -197,7 +198,8 @@ class Door:
             line.close()
 
     async def _speak(self, stream: Line | trio.SSLStream[Line]) -> None:
-        await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream).run()  # type: ignore[arg-type]
+        state = ConnectionState({})
+        await TCPServer(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
 
 
 async def end_after(line: Line, scope: trio.CancelScope) -> None:
