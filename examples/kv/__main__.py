@@ -1,4 +1,4 @@
-"""`python -m examples.kv`: a cluster on this machine, one server of one, or a password for its users."""
+"""`python -m examples.kv`: a cluster on this machine, one server of one, a password for its users."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import argparse
 import getpass
 import logging
 import signal
+import socket
 import sys
+import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import trio
 
 import craft
-from examples.kv import cluster, serving, settings, users
+from examples.kv import cluster, node, serving, settings, users
 
 DESCRIPTION = "A replicated key-value store for Redis clients and HTTP: an example of building on craft."
 
@@ -22,8 +25,13 @@ examples:
   python -m examples.kv up                        three servers here, in ./kv-data
   python -m examples.kv up --servers 1 --dir /tmp/kv
   python -m examples.kv serve --config store-1.toml
+  python -m examples.kv node --dir /data --host kv-1 --join kv-0:8000
   python -m examples.kv password                  what a configuration keeps of one
 """
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+HEALTH_S = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,11 +85,44 @@ def parser() -> argparse.ArgumentParser:
     up.set_defaults(run=run_up)
     serve = commands.add_parser("serve", help="one server, until SIGTERM or Ctrl-C")
     serve.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="its settings, TOML")
-    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
+    serve.add_argument("--log-level", choices=LOG_LEVELS, default="warning")
     serve.set_defaults(run=run_serve)
+    add_node(commands.add_parser("node", help="one server that writes its own configuration, for containers"))
+    health = commands.add_parser("health", help="is a server ready? Exit code 0: it is")
+    health.add_argument("url", metavar="URL", help="its /health, for example http://127.0.0.1:8080/health")
+    health.set_defaults(run=run_health)
     password = commands.add_parser("password", help="read a password, print what a configuration keeps of it")
     password.set_defaults(run=run_password)
     return top
+
+
+def add_node(command: argparse.ArgumentParser) -> None:
+    """What a server that writes its own configuration is told."""
+    command.add_argument(
+        "--dir", type=Path, required=True, help="its configuration and data; what is there is used again"
+    )
+    command.add_argument(
+        "--host",
+        default=socket.gethostname(),
+        help="by which name the others and clients reach it (default: this machine's name)",
+    )
+    command.add_argument(
+        "--create", action="store_true", help="make a new cluster, if nobody to join answers"
+    )
+    command.add_argument(
+        "--join",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="where a server of the cluster listens for craft's clients; several: again, or with commas",
+    )
+    for name, default in (("peer", 7000), ("client", 8000), ("redis", 6379), ("http", 8080)):
+        command.add_argument(f"--{name}-port", type=port, default=default, metavar="P")
+    command.add_argument(
+        "--insecure", action="store_true", help="listen beyond loopback without users and TLS"
+    )
+    command.add_argument("--log-level", choices=LOG_LEVELS, default="warning")
+    command.set_defaults(run=run_node)
 
 
 def port(text: str) -> int:
@@ -92,6 +133,35 @@ def port(text: str) -> int:
 
 
 # -- one server ------------------------------------------------------------------------------------
+
+
+def run_node(options: argparse.Namespace) -> int:
+    """`node`."""
+    told = node.Node(
+        options.dir,
+        options.host,
+        peer_port=options.peer_port,
+        client_port=options.client_port,
+        redis_port=options.redis_port,
+        http_port=options.http_port,
+        create=options.create,
+        join=node.parse_join(options.join),
+        insecure_listen=options.insecure,
+    )
+    options.config = node.prepare(told)
+    return run_serve(options)
+
+
+def run_health(options: argparse.Namespace) -> int:
+    """`health`."""
+    if not options.url.startswith(("http://", "https://")):
+        raise craft.ConfigError(f"{options.url!r} is not allowed; allowed: an http or https URL")
+    try:
+        with urllib.request.urlopen(options.url, timeout=HEALTH_S) as answer:  # noqa: S310  # checked above
+            return 0 if answer.status == HTTPStatus.OK else 1
+    except OSError as error:  # also what is no answer 200
+        print(f"kv: {options.url}: {error}", file=sys.stderr)
+        return 1
 
 
 def run_serve(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A server that writes its own configuration: it creates a cluster, or joins one, and is started so again and again.
+"""A server that writes its own configuration: it creates a cluster, or joins one, and is started so again.
 
 For containers, whose number is all that one wants to say: the same command on each.
 
@@ -7,8 +7,8 @@ Knows: how configurations are made, and `craft members`. Must not know: what a s
 Invariants:
 - A directory with a configuration is used as it is. Only one without may create a cluster, or join one.
 - A cluster is created only if it is asked for, and nobody of those named to join answers.
-- Who comes back with an empty directory at an address that a member has takes that member's place, under a new
-  id: what the old one had acknowledged may be gone, and its disk must not be mistaken for this one.
+- Who comes back with an empty directory at an address that a member has takes that member's place, under a
+  new id: what the old one had acknowledged may be gone, and its disk must not be mistaken for this one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ FIRST_ID = 1
 ASK_S = 60
 ADD_ATTEMPTS = 10
 """Several may come at once and choose the same id: all but one are refused, and choose again."""
-
-REFUSED = 1
-"""The exit code of `craft members` for a change that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,8 @@ def prepare(node: Node) -> Path:
     if member is None:
         if not node.create:
             raise craft.Unreachable(
-                f"nobody answers at {', '.join(node.join) or 'no address'}; allowed: --join with the address of a"
-                " server that runs, or --create for a new cluster"
+                f"nobody answers at {', '.join(node.join) or 'no address'}; allowed: --join with that of"
+                " a server that runs, or --create for a new cluster"
             )
         member = FIRST_ID
         write(node, member, {"servers": {member: node.address}})
@@ -84,24 +81,23 @@ def joined(node: Node) -> int | None:
             if found is None:
                 break
             ids = {server["address"]: server["server_id"] for server in found["servers"]}
-            own = max(ids.values()) + 1
-            gone = ids.get(node.address)
-            change = ("add", str(own)) if gone is None else ("replace", str(gone), str(own))
-            if members(address, "--no-wait", *change, node.address) is not None:
+            own = 1 + max(map(int, ids.values()))
+            if node.address in ids:  # an address is one server's
+                members(address, "--no-wait", "remove", str(ids[node.address]))
+            if members(address, "--no-wait", "add", str(own), node.address) is not None:
                 return own
             found = members(address, "list")
     return None
 
 
 def members(address: str, *words: str) -> dict[str, Any] | None:
-    """What `craft members` answers; None where it was refused, or nobody is there."""
-    options = [word for word in words if word.startswith("--")]
+    """What `craft members` answers; None where it was refused, or nobody is there within `ASK_S`."""
+    options = ["--timeout", str(ASK_S), *(word for word in words if word.startswith("--"))]
     command = [word for word in words if not word.startswith("--")]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # our own program
         [sys.executable, "-m", "craft", "members", address, "--json", *options, *command],
         capture_output=True,
         text=True,
-        timeout=ASK_S,
         check=False,
     )
     if done.returncode == 0:
