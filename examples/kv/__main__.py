@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         help="of server 1; the others have the following ones (default: 6379)",
     )
     up.add_argument(
-        "--http-port", type=port, default=8080, metavar="P", help="likewise for HTTP (default: 8080)"
+        "--http-port", type=port, metavar="P", help="likewise for HTTP (default: the Redis port + 3000)"
     )
     up.set_defaults(run=run_up)
     serve = commands.add_parser("serve", help="one server, until SIGTERM or Ctrl-C")

@@ -18,8 +18,8 @@ import trio
 
 import craft
 
-PEER_PORTS_FROM, CLIENT_PORTS_FROM = 1000, 2000
-"""Beyond a server's Redis port: where its peers, and craft's own clients, reach it."""
+PEER_PORTS_FROM, CLIENT_PORTS_FROM, HTTP_PORTS_FROM = 1000, 2000, 3000
+"""Beyond a server's Redis port: where its peers, craft's own clients, and HTTP's, reach it."""
 
 STOP_WITHIN_S = 15
 
@@ -35,8 +35,9 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | 
                 f" allowed: {len(there)}, or another --dir"
             )
         return files
+    http_port = redis_port + HTTP_PORTS_FROM if http_port is None else http_port
     for taken in (redis_port, redis_port + PEER_PORTS_FROM, redis_port + CLIENT_PORTS_FROM):
-        if http_port is not None and abs(http_port - taken) < servers:
+        if abs(http_port - taken) < servers:
             raise craft.ConfigError(
                 f"--http-port: {http_port} is not allowed, for the cluster has other ports from {taken} to"
                 f" {taken + servers - 1}; allowed: ports apart from these"
@@ -54,10 +55,11 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | 
             client_listen=f"127.0.0.1:{redis_port + CLIENT_PORTS_FROM + number - 1}",
         )
         (directory / f"craft-{number}.toml").write_text(config.to_toml(), encoding="utf-8")
-        text = f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n'
-        if http_port is not None:
-            text += f'http_listen = "127.0.0.1:{http_port + number - 1}"\n'
-        file.write_text(text, encoding="utf-8")
+        file.write_text(
+            f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n'
+            f'http_listen = "127.0.0.1:{http_port + number - 1}"\n',
+            encoding="utf-8",
+        )
     return files
 
 

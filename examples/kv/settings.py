@@ -6,7 +6,7 @@ Invariants:
 
     craft = "server.toml"              # craft's own configuration: the cluster, this server, its directory
     redis_listen = "127.0.0.1:6379"
-    http_listen = "127.0.0.1:8080"
+    http_listen = "127.0.0.1:9379"
 
     [users.alice]
     password = "scrypt:…"              # from: python -m examples.kv password

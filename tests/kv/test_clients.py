@@ -27,7 +27,9 @@ def free_ports(count: int) -> int:
     for first in range(21_000, 30_000, 10):
         with contextlib.ExitStack() as stack:
             try:
-                for port in (first + base + number for base in (0, 1000, 2000) for number in range(count)):
+                for port in (
+                    first + base + number for base in (0, 1000, 2000, 3000) for number in range(count)
+                ):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             except OSError:
                 continue
