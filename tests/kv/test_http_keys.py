@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -295,7 +296,7 @@ async def test_a_server_that_is_asked_too_much_says_so(clock: Clock) -> None:
 async def test_what_is_not_here_is_said_so(clock: Clock) -> None:
     """Paths and methods; the methods that there are, are named."""
     async with one_client() as client:
-        for path in ("/", "/keyss", "/keys%2Fk", "/health/", "/changes/1"):
+        for path in ("/nowhere", "/keyss", "/keys%2Fk", "/health/", "/changes/1"):
             problem(await client.get(path), "no-such-page")
         wrong = await client.post("/keys/k")
         assert problem(wrong, "method-not-allowed")["fate"] == "rejected"
@@ -314,6 +315,17 @@ async def test_a_server_tells_how_it_is(clock: Clock) -> None:
         lines = metrics.text.splitlines()
         assert 'kv_http_answers_total{method="GET",status="200"} 2' in lines
         assert any(line.startswith("craft_sync_seconds_bucket{le=") for line in lines)
+
+
+async def test_a_browser_gets_one_page_that_needs_nothing_else(clock: Clock) -> None:
+    """No other server is asked for anything, and only its own script is run."""
+    async with one_client() as client:
+        page = await client.get("/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'sha256-")
+        assert "unsafe" not in policy
+        assert not re.search(r"https?://|src=|href=|url\(|@import| style=| on[a-z]+=", page.text)
 
 
 async def test_a_server_that_is_not_ready_is_not_healthy(clock: Clock) -> None:

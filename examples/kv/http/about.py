@@ -1,4 +1,4 @@
-"""What a server tells of itself: /health, /status, /metrics, /openapi.json.
+"""What a server tells of itself: /, /health, /status, /metrics, /openapi.json.
 
 Knows: what craft says of itself. Must not know: sockets.
 """
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from examples.kv.http import exposition, openapi
 from examples.kv.http.problems import AGAIN, Problem
 from examples.kv.http.resource import Asked
+from examples.kv.page import page
 
 
 async def health(asked: Asked) -> Response:
@@ -47,6 +48,14 @@ async def described(asked: Asked) -> Response:
     """GET /openapi.json."""
     asked.parameters()
     return Response(description(), media_type="application/json")
+
+
+async def seen(asked: Asked) -> Response:
+    """GET /: for a browser."""
+    asked.parameters()
+    found = page()
+    headers = {"content-security-policy": found.policy, "cache-control": "no-cache"}
+    return Response(found.content, headers=headers, media_type="text/html")
 
 
 def as_json(content: object) -> Response:

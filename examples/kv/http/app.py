@@ -25,6 +25,7 @@ def application(house: House) -> ASGIApp:
             Route("/keys", Resource(house, {"GET": keys.scan})),
             Route("/transactions", Resource(house, {"POST": transactions.post})),
             Route("/changes", Resource(house, {"GET": changes.get}, endless=True)),
+            Route("/", Resource(house, {"GET": about.seen})),
             Route("/health", Resource(house, {"GET": about.health}, anonymous=True)),
             Route("/status", Resource(house, {"GET": about.status})),
             Route("/metrics", Resource(house, {"GET": about.metrics})),

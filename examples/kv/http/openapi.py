@@ -45,6 +45,7 @@ def description() -> Json:
             "/keys": {"get": SCAN},
             "/transactions": {"post": TRANSACTION},
             "/changes": {"get": CHANGES},
+            "/": {"get": PAGE},
             "/health": {"get": plain("health", "Does it take commands?", ref("Health"), "not-ready")},
             "/status": {"get": plain("status", "What the server knows of its cluster", {"type": "object"})},
             "/metrics": {"get": METRICS},
@@ -310,4 +311,9 @@ METRICS: Json = {
         "200": answer("its text format", exposition.MEDIA_TYPE.partition(";")[0], {"type": "string"}),
         **failures(),
     },
+}
+PAGE: Json = {
+    "operationId": "page",
+    "summary": "A live view of the cluster, for browsers",
+    "responses": {"200": answer("the page", "text/html", {"type": "string"}), **failures()},
 }
