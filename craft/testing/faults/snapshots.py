@@ -2,7 +2,8 @@
 
 Invariants
 - What is compacted everywhere is left on somebody: of one server at a time every snapshot is gone, and only
-  while each of the others has one that it could begin from.
+  while each of the others has one that it could begin from. Where the members change, one server may be all
+  that is left of a cluster: it keeps a snapshot that it could begin from.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from craft.types import Head, ServerId
 def _flip_snapshot(world: World, rng: random.Random, server: ServerId | None) -> None:
     """A bit of a snapshot's file changes. Two are kept, and peers have others."""
     i = victim(world, rng, server)
-    if i is not None:
+    if i is not None and (not world.operator.active or _beginnings(world.disks[i]) > 1):
         world.say("fault", world.disks[i].files.flip(rng) or "no snapshot yet")
 
 
@@ -31,7 +32,7 @@ def _lose_snapshots(world: World, rng: random.Random, server: ServerId | None) -
     """A server starts again with its logs and its votes, and nothing that they could be applied to."""
     i = victim(world, rng, server)
     others = [j for j in world.ids if j != i]
-    if i is None or not others or not all(_may_begin(world.disks[j]) for j in others):
+    if i is None or not others or not all(_beginnings(world.disks[j]) for j in others):
         return
     files = world.disks[i].files
     for name in _heads(files):
@@ -41,10 +42,10 @@ def _lose_snapshots(world: World, rng: random.Random, server: ServerId | None) -
     world.start_later(i, rng.choice((1, 20, 400)) * MS)
 
 
-def _may_begin(disk: SimulatedDisk) -> bool:
-    """Is there a snapshot on it behind no cut of which anything is compacted?"""
+def _beginnings(disk: SimulatedDisk) -> int:
+    """How many snapshots are on it behind no cut of which anything is compacted?"""
     starts = [log.start.place.index for log in disk.written.logs]
-    return any(
+    return sum(
         all(cut.place.index >= start for cut, start in zip(head.cuts, starts, strict=True))
         for head in _heads(disk.files).values()
     )
