@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 import craft
-from examples.kv import cluster, node, serving, settings, users
+from examples.kv import cluster, member, serving, settings, users
 
 DESCRIPTION = "A replicated key-value store for Redis clients and HTTP: an example of building on craft."
 
@@ -25,7 +25,7 @@ examples:
   python -m examples.kv up                        three servers here, in ./kv-data
   python -m examples.kv up --servers 1 --dir /tmp/kv
   python -m examples.kv serve --config store-1.toml
-  python -m examples.kv node --dir /data --host kv-1 --join kv-0:8000
+  python -m examples.kv member --dir /data --host kv-1 --join kv-0:8000
   python -m examples.kv password                  what a configuration keeps of one
 """
 
@@ -87,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="its settings, TOML")
     serve.add_argument("--log-level", choices=LOG_LEVELS, default="warning")
     serve.set_defaults(run=run_serve)
-    add_node(commands.add_parser("node", help="one server that writes its own configuration, for containers"))
+    add_member(
+        commands.add_parser("member", help="one server that writes its own configuration, for containers")
+    )
     health = commands.add_parser("health", help="is a server ready? Exit code 0: it is")
     health.add_argument("url", metavar="URL", help="its /health, for example http://127.0.0.1:8080/health")
     health.set_defaults(run=run_health)
@@ -96,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_node(command: argparse.ArgumentParser) -> None:
+def add_member(command: argparse.ArgumentParser) -> None:
     """What a server that writes its own configuration is told."""
     command.add_argument(
         "--dir", type=Path, required=True, help="its configuration and data; what is there is used again"
@@ -122,7 +124,7 @@ def add_node(command: argparse.ArgumentParser) -> None:
         "--insecure", action="store_true", help="listen beyond loopback without users and TLS"
     )
     command.add_argument("--log-level", choices=LOG_LEVELS, default="warning")
-    command.set_defaults(run=run_node)
+    command.set_defaults(run=run_member)
 
 
 def port(text: str) -> int:
@@ -135,9 +137,9 @@ def port(text: str) -> int:
 # -- one server ------------------------------------------------------------------------------------
 
 
-def run_node(options: argparse.Namespace) -> int:
-    """`node`."""
-    told = node.Node(
+def run_member(options: argparse.Namespace) -> int:
+    """`member`."""
+    told = member.Member(
         options.dir,
         options.host,
         peer_port=options.peer_port,
@@ -145,10 +147,10 @@ def run_node(options: argparse.Namespace) -> int:
         redis_port=options.redis_port,
         http_port=options.http_port,
         create=options.create,
-        join=node.parse_join(options.join),
+        join=member.parse_join(options.join),
         insecure_listen=options.insecure,
     )
-    options.config = node.prepare(told)
+    options.config = member.prepare(told)
     return run_serve(options)
 
 

@@ -32,7 +32,7 @@ ADD_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Member:
     """What a server is told of itself."""
 
     directory: Path
@@ -53,38 +53,37 @@ class Node:
         return f"{self.host}:{self.peer_port}"
 
 
-def prepare(node: Node) -> Path:
+def prepare(member: Member) -> Path:
     """The settings to serve with, made if they are not there. Raises craft.ConfigError, craft.Unreachable."""
-    store = node.directory / STORE_FILE
+    store = member.directory / STORE_FILE
     if store.exists():
         return store
-    node.directory.mkdir(parents=True, exist_ok=True)
-    member = joined(node)
-    if member is None:
-        if not node.create:
+    member.directory.mkdir(parents=True, exist_ok=True)
+    own = joined(member)
+    if own is None:
+        if not member.create:
             raise craft.Unreachable(
-                f"nobody answers at {', '.join(node.join) or 'no address'}; allowed: --join with that of"
+                f"nobody answers at {', '.join(member.join) or 'no address'}; allowed: --join with that of"
                 " a server that runs, or --create for a new cluster"
             )
-        member = FIRST_ID
-        write(node, member, {"servers": {member: node.address}})
+        write(member, FIRST_ID, {"servers": {FIRST_ID: member.address}})
     else:
-        write(node, member, {"join": list(node.join)})
+        write(member, own, {"join": list(member.join)})
     return store
 
 
-def joined(node: Node) -> int | None:
+def joined(member: Member) -> int | None:
     """Become a member; returns the id, or None where nobody answers."""
-    for address in node.join:
+    for address in member.join:
         found = members(address, "list")
         for _ in range(ADD_ATTEMPTS):
             if found is None:
                 break
             ids = {server["address"]: server["server_id"] for server in found["servers"]}
             own = 1 + max(map(int, ids.values()))
-            if node.address in ids:  # an address is one server's
-                members(address, "--no-wait", "remove", str(ids[node.address]))
-            if members(address, "--no-wait", "add", str(own), node.address) is not None:
+            if member.address in ids:  # an address is one server's
+                members(address, "--no-wait", "remove", str(ids[member.address]))
+            if members(address, "--no-wait", "add", str(own), member.address) is not None:
                 return own
             found = members(address, "list")
     return None
@@ -107,29 +106,31 @@ def members(address: str, *words: str) -> dict[str, Any] | None:
     return None
 
 
-def write(node: Node, member: int, cluster: dict[str, Any]) -> None:
+def write(member: Member, server_id: int, cluster: dict[str, Any]) -> None:
     """Both files; craft's first, for the other says that all is there."""
     config = craft.Config(
         cluster="kv",
-        server_id=member,
+        server_id=server_id,
         data_dir=Path("data"),
-        listen=f"0.0.0.0:{node.peer_port}" if node.insecure_listen else f"{node.host}:{node.peer_port}",
-        client_listen=f"0.0.0.0:{node.client_port}"
-        if node.insecure_listen
-        else f"{node.host}:{node.client_port}",
-        client_advertise=f"{node.host}:{node.client_port}",
-        insecure_listen=node.insecure_listen,
+        listen=f"0.0.0.0:{member.peer_port}"
+        if member.insecure_listen
+        else f"{member.host}:{member.peer_port}",
+        client_listen=f"0.0.0.0:{member.client_port}"
+        if member.insecure_listen
+        else f"{member.host}:{member.client_port}",
+        client_advertise=f"{member.host}:{member.client_port}",
+        insecure_listen=member.insecure_listen,
         **cluster,
     )
-    (node.directory / CRAFT_FILE).write_text(config.to_toml(), encoding="utf-8")
-    host = "0.0.0.0" if node.insecure_listen else node.host  # noqa: S104  # asked for
+    (member.directory / CRAFT_FILE).write_text(config.to_toml(), encoding="utf-8")
+    host = "0.0.0.0" if member.insecure_listen else member.host  # noqa: S104  # asked for
     lines = [
         f'craft = "{CRAFT_FILE}"',
-        f'redis_listen = "{host}:{node.redis_port}"',
-        f'http_listen = "{host}:{node.http_port}"',
-        f"insecure_listen = {str(node.insecure_listen).lower()}",
+        f'redis_listen = "{host}:{member.redis_port}"',
+        f'http_listen = "{host}:{member.http_port}"',
+        f"insecure_listen = {str(member.insecure_listen).lower()}",
     ]
-    (node.directory / STORE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (member.directory / STORE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def parse_join(texts: Sequence[str]) -> tuple[str, ...]:

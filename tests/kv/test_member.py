@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import craft
-from examples.kv import node, settings
+from examples.kv import member, settings
 from tests.kv.redis import Connection
 from tests.kv.test_clients import ROOT, free_ports
 
 KINDS = ("peer", "client", "redis", "http")
 
 
-class Nodes:
+class Members:
     """Each in a directory and with ports of its own."""
 
     def __init__(self, directory: Path) -> None:
@@ -31,7 +31,7 @@ class Nodes:
 
     def start(self, number: int, *options: str) -> None:
         """Start one, and wait until it is ready."""
-        command = [sys.executable, "-m", "examples.kv", "node", "--host", "127.0.0.1", *options]
+        command = [sys.executable, "-m", "examples.kv", "member", "--host", "127.0.0.1", *options]
         command += ["--dir", str(self.directory / str(number))]
         for kind in KINDS:
             command += [f"--{kind}-port", str(self.port(number, kind))]
@@ -41,7 +41,7 @@ class Nodes:
         self.processes[number] = process
         assert process.stdout is not None
         while "is ready" not in (line := process.stdout.readline()):
-            assert line, f"node {number} ended before it was ready"
+            assert line, f"member {number} ended before it was ready"
 
     def join(self, number: int, at: int) -> None:
         self.start(number, "--join", f"127.0.0.1:{self.port(at, 'client')}")
@@ -61,46 +61,46 @@ class Nodes:
     def wait_until_settled(self) -> None:
         """Until every group has followed the last change: only then a majority of all can spare one."""
         while True:
-            found = node.members(f"127.0.0.1:{self.port(0, 'client')}", "list")
+            found = member.members(f"127.0.0.1:{self.port(0, 'client')}", "list")
             assert found is not None
             if found["reached_version"] >= found["version"]:
                 return
 
     def id(self, number: int) -> int:
-        return settings.load(self.directory / str(number) / node.STORE_FILE).craft.server_id
+        return settings.load(self.directory / str(number) / member.STORE_FILE).craft.server_id
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    found = Nodes(tmp_path)
+def servers(tmp_path: Path) -> Iterator[Members]:
+    found = Members(tmp_path)
     yield found
     for number in list(found.processes):
         found.kill(number)
 
 
 @pytest.mark.system
-def test_one_creates_a_cluster_and_others_join_it(nodes: Nodes) -> None:
+def test_one_creates_a_cluster_and_others_join_it(servers: Members) -> None:
     """By any member's address; who is started again uses what it has; who comes back with nothing is new."""
-    nodes.start(0, "--create")
-    assert nodes.ask(0, b"SET", b"k", b"v") == b"+OK\r\n"
-    nodes.join(1, at=0)
-    nodes.join(2, at=1)
+    servers.start(0, "--create")
+    assert servers.ask(0, b"SET", b"k", b"v") == b"+OK\r\n"
+    servers.join(1, at=0)
+    servers.join(2, at=1)
     for number in range(3):
-        assert nodes.ask(number, b"GET", b"k") == b"$1\r\nv\r\n"
-    assert [nodes.id(number) for number in range(3)] == [1, 2, 3]
+        assert servers.ask(number, b"GET", b"k") == b"$1\r\nv\r\n"
+    assert [servers.id(number) for number in range(3)] == [1, 2, 3]
 
-    nodes.wait_until_settled()
-    nodes.kill(1)
-    nodes.join(1, at=0)
-    assert nodes.ask(1, b"INCR", b"n") == b":1\r\n"
-    assert nodes.id(1) == 2
+    servers.wait_until_settled()
+    servers.kill(1)
+    servers.join(1, at=0)
+    assert servers.ask(1, b"INCR", b"n") == b":1\r\n"
+    assert servers.id(1) == 2
 
-    nodes.kill(1)
-    shutil.rmtree(nodes.directory / "1")
-    nodes.join(1, at=0)
-    assert nodes.ask(1, b"GET", b"n") == b"$1\r\n1\r\n"
-    assert nodes.id(1) == 4
-    found = node.members(f"127.0.0.1:{nodes.port(0, 'client')}", "list")
+    servers.kill(1)
+    shutil.rmtree(servers.directory / "1")
+    servers.join(1, at=0)
+    assert servers.ask(1, b"GET", b"n") == b"$1\r\n1\r\n"
+    assert servers.id(1) == 4
+    found = member.members(f"127.0.0.1:{servers.port(0, 'client')}", "list")
     assert found is not None
     assert sorted(server["server_id"] for server in found["servers"]) == [1, 3, 4]
 
@@ -108,24 +108,24 @@ def test_one_creates_a_cluster_and_others_join_it(nodes: Nodes) -> None:
 def test_a_cluster_is_created_only_if_that_is_asked_for(tmp_path: Path) -> None:
     """Where nobody answers, a new one would hide the old."""
     with pytest.raises(craft.Unreachable, match=r"nobody answers at 127\.0\.0\.1:1; allowed: --join"):
-        node.prepare(node.Node(tmp_path / "kv", "127.0.0.1", join=("127.0.0.1:1",)))
+        member.prepare(member.Member(tmp_path / "kv", "127.0.0.1", join=("127.0.0.1:1",)))
     assert not list((tmp_path / "kv").iterdir())
 
 
 def test_what_is_there_is_used(tmp_path: Path) -> None:
     """Whatever is asked for now."""
-    made = node.prepare(node.Node(tmp_path, "127.0.0.1", create=True))
+    made = member.prepare(member.Member(tmp_path, "127.0.0.1", create=True))
     text = made.read_text()
-    again = node.Node(tmp_path, "elsewhere", redis_port=1, create=True, join=("127.0.0.1:1",))
-    assert node.prepare(again) == made
+    again = member.Member(tmp_path, "elsewhere", redis_port=1, create=True, join=("127.0.0.1:1",))
+    assert member.prepare(again) == made
     assert made.read_text() == text
 
 
 def test_beyond_loopback_one_has_to_insist(tmp_path: Path) -> None:
     """As with every server; the files of nobody are made."""
     with pytest.raises(craft.ConfigError):
-        node.prepare(node.Node(tmp_path / "a", "kv-0.kv", create=True))
-    made = node.prepare(node.Node(tmp_path / "b", "kv-0.kv", create=True, insecure_listen=True))
+        member.prepare(member.Member(tmp_path / "a", "kv-0.kv", create=True))
+    made = member.prepare(member.Member(tmp_path / "b", "kv-0.kv", create=True, insecure_listen=True))
     found = settings.load(made)
     assert found.redis_listen == ("0.0.0.0", 6379)
     assert found.craft.servers == {1: "kv-0.kv:7000"}
@@ -133,4 +133,4 @@ def test_beyond_loopback_one_has_to_insist(tmp_path: Path) -> None:
 
 def test_addresses_come_in_one_text_too() -> None:
     """An environment has no lists."""
-    assert node.parse_join(["a:1, b:2", "c:3", ""]) == ("a:1", "b:2", "c:3")
+    assert member.parse_join(["a:1, b:2", "c:3", ""]) == ("a:1", "b:2", "c:3")
