@@ -6,7 +6,7 @@ Knows: what is started in which order. Must not know: what any of it does.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import trio
@@ -21,6 +21,9 @@ from examples.kv.resp.door import Door
 from examples.kv.settings import Address, Settings
 from examples.kv.store import Store
 from examples.kv.users import Users
+
+DRAIN_S = 5.0
+"""What was asked before a stop has so long to be answered; then the server hands its groups over."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -37,6 +40,12 @@ class Running:
     """Set when a client asks the server to stop."""
 
 
+async def within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something that must not take longer."""
+    with trio.move_on_after(seconds):
+        await work()
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """The server and its ports, until the block ends. Raises craft.ConfigError for a port that is taken."""
@@ -47,15 +56,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         store, users = Store(server), Users(settings.users)
         house = House(store, users, replace(settings.limits), stop=stopped.set, clock=trio.current_time)
         http = http_house(settings, store, users)
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, AsyncExitStack() as closing:
+            closing.callback(nursery.cancel_scope.cancel)
             if settings.redis_listen is not None:
-                await opened(nursery, "redis_listen", Door(house, tls=tls).run, settings.redis_listen)
+                redis = Door(house, tls=tls)
+                await opened(nursery, "redis_listen", redis.run, settings.redis_listen)
+                closing.push_async_callback(within, DRAIN_S, redis.drain)
             if settings.http_listen is not None:
                 # Each door has its context: the protocols that TLS negotiates are HTTP's alone.
                 own = None if settings.tls is None else settings.tls.context()
                 await opened(nursery, "http_listen", HttpDoor(http, tls=own).run, settings.http_listen)
             yield Running(store, house, http, stopped)
-            nursery.cancel_scope.cancel()
 
 
 def http_house(settings: Settings, store: Store, users: Users) -> HttpHouse:

@@ -71,8 +71,9 @@ class Wire:
 class Shop:
     """One store and its port."""
 
-    def __init__(self, server: craft.Server[KeyValue], house: House) -> None:
+    def __init__(self, server: craft.Server[KeyValue], house: House, door: Door) -> None:
         self.server = server
+        self.door = door
         self.house = house
         self._wires: list[Wire] = []
 
@@ -117,9 +118,10 @@ async def shops(
                 clock=trio.current_time,
             )
             nursery = await stack.enter_async_context(trio.open_nursery())
-            await nursery.start(Door(house, tls=tls).run, "127.0.0.1", 0)
+            door = Door(house, tls=tls)
+            await nursery.start(door.run, "127.0.0.1", 0)
             stack.callback(nursery.cancel_scope.cancel)
-            found.append(Shop(server, house))
+            found.append(Shop(server, house, door))
         for shop in found:
             await shop.server.wait_ready()
         try:

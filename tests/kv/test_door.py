@@ -320,6 +320,25 @@ def port_of(shop: Shop) -> int:
     return shop.house.port
 
 
+async def test_who_stops_answers_what_was_asked() -> None:
+    """And takes no more: what was written is answered, though the server is about to end."""
+    async with shops() as [shop]:
+        busy, idle = await shop.wire(), await shop.wire()
+        assert await idle.ask("PING") == b"+PONG\r\n"
+        pipeline = [packed([b"DEBUG", b"SLEEP", b"0.02"]), packed([b"SET", b"k", b"v"])] * 10
+        await busy.stream.send_all(b"".join(pipeline))
+        assert await busy.reply() == OK  # it was read
+        await shop.door.drain()
+        assert await idle.reply() == b""
+        answered = 0
+        while (reply := await busy.reply()) == OK:
+            answered += 1
+        assert reply == b""
+        assert answered == len(pipeline) - 1
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await shop.wire()
+
+
 @pytest.mark.parametrize("command", ["SUBSCRIBE a", "CLIENT SETNAME x", "WATCH k", "MULTI"])
 async def test_a_connection_that_breaks_leaves_nothing_behind(command: str) -> None:
     """Whatever state it was in."""

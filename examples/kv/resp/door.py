@@ -8,6 +8,7 @@ Knows: sockets, and what may travel together. Must not know: what any command do
 Invariants:
 - A connection that is being answered is not read: its replies leave in order, and who sends faster than it
   is answered is held up by its own socket.
+- Who stops answers what it has read, and reads no more.
 - What a client may use has a limit: its request (the gate), its output and its time to take it, the number of
   its neighbours. Over it, it is disconnected and nothing else is disturbed.
 """
@@ -75,6 +76,9 @@ class Door:
         self._last_id = 0
         self._nursery: trio.Nursery
         self._epoll: select.epoll
+        self._reading = trio.CancelScope()
+        self._empty = trio.Event()
+        """Set when the last connection has ended, of those that there were when it was to stop."""
 
     async def run(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
@@ -85,14 +89,30 @@ class Door:
         with select.epoll() as self._epoll:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    for listener in listeners:
-                        self._nursery.start_soon(self._accept, listener)
                     self._nursery.start_soon(self._watch)
                     task_status.started(self._house.port)
-                    await self._look()
+                    with self._reading:
+                        async with trio.open_nursery() as reading:
+                            for listener in listeners:
+                                reading.start_soon(self._accept, listener)
+                            await self._look()
+                    await trio.sleep_forever()
             finally:
                 for line in list(self._lines.values()):
                     line.close()
+
+    async def drain(self) -> None:
+        """Take nothing more, answer what was asked, and end each connection when it has its replies."""
+        self._reading.cancel()
+        for line in list(self._lines.values()):
+            self._part(line)
+        if self._lines:
+            await self._empty.wait()
+
+    def _part(self, line: Line) -> None:
+        """End a connection that waits for nothing."""
+        if not line.busy and not line.sending:
+            line.close()
 
     # -- coming and going --------------------------------------------------------------------------
 
@@ -137,6 +157,8 @@ class Door:
         del self._lines[line.fd]
         del self._house.clients[line.client.id]
         self._epoll.unregister(line.fd)
+        if self._reading.cancel_called and not self._lines:
+            self._empty.set()
 
     async def _watch(self) -> None:
         """Disconnect who is idle for longer than is allowed, or never comes to terms."""
@@ -266,7 +288,7 @@ class Door:
         line.busy = False
         if not line.open or line.sending:
             return
-        if line.client.leaving:
+        if line.client.leaving or self._reading.cancel_called:
             line.close()
         elif line.gate.fault is not None:
             self._complain(line, line.gate.fault)
