@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import ssl
 
 import pytest
@@ -10,7 +12,9 @@ import trio
 import trustme
 
 import craft
+from examples.kv.commands import TABLE
 from examples.kv.resp.client import RespLimits
+from examples.kv.resp.commands import LOCAL
 from examples.kv.users import User, hashed
 from tests.kv.doors import Shop, Wire, shops
 from tests.kv.redis import packed
@@ -150,6 +154,70 @@ async def test_a_server_tells_of_itself() -> None:
         assert all(b"# %b\r\n" % name.capitalize().encode() in info for name in sections[:-1])
         await wire.ask("SET", "k", "1")
         assert b"db0:keys=1,expires=0" in await wire.ask("INFO", "keyspace")
+
+
+# -- anything ------------------------------------------------------------------------------------------
+
+NOT_DRAWN = {b"SHUTDOWN", b"QUIT", b"DEBUG|SLEEP", b"CRAFT.WAIT", b"CLIENT|KILL"}
+"""They end connections or wait, as they should."""
+
+WORDS = [
+    b"",
+    b"0",
+    b"1",
+    b"-1",
+    b"k",
+    b"h",
+    b"EX",
+    b"NX",
+    b"GET",
+    b"*",
+    b"\x00\xff\r\n",
+    b"9" * 25,
+    b"MATCH",
+    b"x" * 300,
+]
+
+
+async def test_any_command_with_any_arguments_is_answered() -> None:
+    """Once or, for a subscriber, several times; and the connection goes on, in whichever state it is."""
+    rng = random.Random(7)
+    names = sorted({*TABLE, *LOCAL} - NOT_DRAWN)
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        for number in range(1500):
+            words = [*rng.choice(names).split(b"|"), *rng.choices(WORDS, k=rng.randrange(5))]
+            await wire.say(*words)
+            await wire.say("RESET" if rng.random() < 0.05 else "PING")
+            seen = [await wire.reply()]
+            while not any(mark in seen[-1] for mark in (b"PONG", b"pong", b"RESET", b"QUEUED", b"-NOAUTH")):
+                seen.append(await wire.reply())
+                assert seen[-1], f"the connection ended at {words}"
+            if number % 50 == 49:
+                while await wire.ask("RESET") != b"+RESET\r\n":
+                    pass
+
+
+async def test_random_bytes_end_in_a_fault_or_in_replies() -> None:
+    """And never in a server that answers others no more."""
+    rng = random.Random(11)
+    async with shops() as [shop]:
+        good = await shop.wire()
+        for _ in range(150):
+            bad = await shop.wire()
+            pieces = [
+                b"*%d\r\n$3\r\nGET\r\n" % rng.randrange(-2, 4),
+                b"$1\r\nk\r\n",
+                b"PING\r\n",
+                rng.randbytes(9),
+            ]
+            with contextlib.suppress(trio.BrokenResourceError):
+                await bad.stream.send_all(b"".join(rng.choices(pieces, k=rng.randrange(1, 12))))
+                await bad.stream.send_eof()  # type: ignore[attr-defined]
+                while await bad.stream.receive_some():
+                    pass
+            assert await good.ask("PING") == b"+PONG\r\n"
+        assert len(shop.house.clients) == 1
 
 
 # -- too much --------------------------------------------------------------------------------------

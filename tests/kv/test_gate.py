@@ -22,7 +22,12 @@ def fed(data: bytes) -> list[list[bytes]]:
 
 def test_requests_and_inline_commands_come_in_their_order() -> None:
     """Both kinds may follow each other; empty ones are no requests."""
-    data = b"PING\r\n" + packed([b"GET", b"a\r\nb"]) + b"\r\n*0\r\n*-1\r\nset  k v\n" + packed([b"", b"\0"])
+    data = (
+        b"PING\r\n"
+        + packed([b"GET", b"a\r\nb"])
+        + b"\r\n*0\r\n*-1\r\n*-7\r\nset  k v\n"
+        + packed([b"", b"\0"])
+    )
     assert fed(data) == [[b"PING"], [b"GET", b"a\r\nb"], [b"set", b"k", b"v"], [b"", b"\0"]]
 
 
@@ -76,6 +81,8 @@ def test_what_came_before_a_fault_is_answered() -> None:
         (b"*1\r\n:1\r\n", "expected '$', got ':'"),
         (b"*100000000\r\n", "invalid multibulk length"),
         (b"*+1\r\n", "invalid multibulk length"),
+        (b"*01\r\n", "invalid multibulk length"),
+        (b"*1\r\n$01\r\na\r\n", "invalid bulk length"),
         (b"*" + b"1" * LINE_BYTES_MAX, "too big mbulk count string"),
         (b"*1\r\n$" + b"1" * LINE_BYTES_MAX, "too big bulk count string"),
         (b"a" * LINE_BYTES_MAX, "too big inline request"),

@@ -108,8 +108,11 @@ class Gate:
                         self._check_line(at, "too big mbulk count string")
                         break
                     lacking = self._arguments(held[at + 1 : end])
-                    at = end + 2
-                    ended += not lacking
+                    if lacking:
+                        at = end + 2
+                    else:  # an empty request is none; the parser knows but one way to write it
+                        self._bytes = held = held[:at] + held[end + 2 :]
+                        size, find = len(held), held.find
                     continue
                 end = find(b"\r\n", at, at + LINE_BYTES_MAX)
                 if end < 0:
@@ -139,8 +142,7 @@ class Gate:
         self._bytes = self._bytes[self._start :]
         self._at -= self._start
         self._start = 0
-        found = [self._reader.gets() for _ in range(count)]
-        return [request for request in found if request]
+        return [self._reader.gets() for _ in range(count)]
 
     def _inline(self) -> Request | None:
         """A line that is no array, if a whole one comes next; None: nothing whole is left."""
@@ -184,9 +186,12 @@ class Gate:
 
 
 def number(text: bytes) -> int | None:
-    """An integer as headers write it; None where it is none."""
+    """An integer as headers write it, which is as one prints it; None where it is none."""
     digits = text[1:] if text[:1] == b"-" else text
-    return int(text) if digits.isdigit() and len(digits) <= 10 else None
+    if not digits.isdigit() or len(digits) > 10:
+        return None
+    found = int(text)
+    return found if b"%d" % found == text else None
 
 
 def split(line: bytes) -> Request | None:
