@@ -31,6 +31,9 @@ from craft.ready import Capture, Ready
 from craft.sessions import Sessions
 from craft.types import NOWHERE, Cut, Entry, GroupId, Head, SnapshotInfo, SnapshotKind, SnapshotPart
 
+KEPT = 2
+"""Snapshots that are kept; one alone allows no compaction."""
+
 SESSIONS_A_PART = 256
 """Sessions of clients in one part: some hundred KiB where their windows are full."""
 
@@ -106,10 +109,12 @@ def _due(e: EngineState) -> bool:
         return True
     if e.applied_position == s.captured_position:
         return False
-    # Two are kept: one that is on its way to somebody must not be pushed out at once (bounded: by twice).
-    bytes_due = e.limits.snapshot_log_bytes * (4 if s.sending else 1)
+    if s.sending:
+        # Two are kept: one that is on its way to somebody must not be pushed out, by age least of all, while
+        # the log behind it is held for them anyway.
+        return s.logged_bytes >= max(4 * e.limits.snapshot_log_bytes, e.limits.log_held_bytes_max // KEPT)
     waited = e.now.monotonic_ns - s.captured_at
-    return s.logged_bytes >= bytes_due or waited >= e.limits.snapshot_interval_ms * MS
+    return s.logged_bytes >= e.limits.snapshot_log_bytes or waited >= e.limits.snapshot_interval_ms * MS
 
 
 def captured(e: EngineState, info: SnapshotInfo | None) -> None:
@@ -128,7 +133,7 @@ def keep(e: EngineState, info: SnapshotInfo) -> None:
     Of two at one position either may cover more of some log, by entries that changed nothing.
     """
     others = [one for one in e.snapshots.kept if one.id.position != info.id.position]
-    e.snapshots.kept = tuple(sorted([*others, info])[-2:])
+    e.snapshots.kept = tuple(sorted([*others, info])[-KEPT:])
 
 
 # -- the engine's parts ----------------------------------------------------------------------------

@@ -18,14 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from craft.engine.capturing import KEPT
 from craft.engine.state import EngineState, Landmark
 from craft.marks import mark
 from craft.raft import RaftState
 from craft.raft.progress import ProgressState
 from craft.types import NOWHERE, Cut, GroupId, Index, Start
-
-KEPT = 2
-"""Snapshots that are kept; one alone allows no compaction."""
 
 
 def tick(e: EngineState) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from craft.engine.state import Sending
 from craft.limits import EngineLimits
 from craft.messages import Frame, SnapshotFetch
 from craft.raft.progress import ProgressState
@@ -267,3 +268,26 @@ def test_the_origin_settles_its_requests_by_the_session_in_the_snapshot() -> Non
     cluster.settle()
     cluster.quiesce()
     cluster.check_answers()
+
+
+def test_a_snapshot_on_its_way_is_not_pushed_out_by_age() -> None:
+    """Soak seed 36821: two younger ones took its place before it had come, again and again, for ever."""
+    limits = replace(SMALL, snapshot_interval_ms=100, log_held_bytes_max=1_000_000)
+    cluster = Cluster(limits=limits)
+    cluster.settle()
+    write(cluster, 0, 5)
+    cluster.run(SECOND)
+    s = cluster.servers[0].engine.state.snapshots
+    [*_, sent] = s.kept
+    s.sending[1] = Sending(sent.id, None, cluster.servers[0].engine.state.now.monotonic_ns)
+    for turn in range(5):
+        write(cluster, 0, 3, f"turn {turn}")
+        s.sending[1].moved_at = cluster.servers[0].engine.state.now.monotonic_ns
+        cluster.run(200 * MS)
+    assert sent in s.kept
+    del s.sending[1]
+    write(cluster, 0, 3, "then")
+    cluster.run(SECOND)
+    write(cluster, 0, 3, "later")
+    cluster.run(SECOND)
+    assert sent not in s.kept
