@@ -12,12 +12,14 @@ Invariants:
   removal there), so that a key which came and went in between is not taken for unchanged; the price is a
   false alarm where another key of the slot went.
 - `heap` holds every deadline, and some that are no longer true (less than it holds true ones, and a few).
+- Views and editors use what a keyspace offers and not how it keeps it: another may keep the same on a disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Protocol
 
 from examples.kv.history import History
 from examples.kv.ordered import Ordered
@@ -30,8 +32,32 @@ SWEEP_KEYS_MAX = 1000
 HEAP_SLACK = 64
 
 
+class Content(NamedTuple):
+    """A key with all that belongs to it."""
+
+    key: bytes
+    value: Value
+    version: int
+    deadline: int | None
+
+
+class Forked(Protocol):
+    """The data as they were, to be read only, by another thread."""
+
+    @property
+    def flushed_at(self) -> int:
+        """The position of the last FLUSHALL."""
+
+    @property
+    def gone(self) -> Mapping[int, int]:
+        """Slot → the position of the last removal in it."""
+
+    def contents(self) -> Iterator[Content]:
+        """All keys, in the order in which they came."""
+
+
 class Keyspace:
-    """All data of one server."""
+    """All data of one server, in memory."""
 
     __slots__ = (
         "deadlines",
@@ -47,11 +73,11 @@ class Keyspace:
     )
 
     def __init__(self) -> None:
-        self.values: dict[bytes, Value] = {}
-        self.versions: dict[bytes, int] = {}
-        self.deadlines: dict[bytes, int] = {}
+        self.values: MutableMapping[bytes, Value] = {}
+        self.versions: MutableMapping[bytes, int] = {}
+        self.deadlines: MutableMapping[bytes, int] = {}
         self.heap: list[tuple[int, bytes]] = []
-        self.gone: dict[int, int] = {}
+        self.gone: MutableMapping[int, int] = {}
         """Slot → the position of the last removal in it."""
         self.flushed_at = 0
         self.epoch = 0
@@ -63,19 +89,93 @@ class Keyspace:
         self.history: History | None = None
         """What keys held before, where that is wanted."""
 
-    def fork(self) -> Keyspace:
+    def fork(self) -> Forked:
         """The data as they are now, to be read only. Copies three tables and no value."""
         fork = Keyspace()
-        fork.values, fork.versions = self.values.copy(), self.versions.copy()
-        fork.deadlines, fork.gone = self.deadlines.copy(), self.gone.copy()
+        fork.values, fork.versions = dict(self.values), dict(self.versions)
+        fork.deadlines, fork.gone = dict(self.deadlines), dict(self.gone)
         fork.flushed_at = self.flushed_at
         self.epoch += 1
         return fork
+
+    def contents(self) -> Iterator[Content]:
+        """All keys, in the order in which they came."""
+        for key, value in self.values.items():
+            yield Content(key, value, self.versions[key], self.deadlines.get(key))
+
+    def keep(self, content: Content) -> None:
+        """A key of a snapshot; behind the last one, `rebuild_heap`."""
+        key, self.values[key], self.versions[key], deadline = content
+        if deadline is not None:
+            self.deadlines[key] = deadline
+
+    def keep_gone(self, slot: int, position: int) -> None:
+        """The last removal in a slot, of a snapshot."""
+        self.gone[slot] = position
+
+    def clear(self) -> None:
+        """No key is there, and none has been removed."""
+        for table in (self.values, self.versions, self.deadlines, self.gone):
+            table.clear()
+        self.heap.clear()
+        if self.index is not None:
+            self.index.clear()
+        if self.ordered is not None:
+            self.ordered.clear()
+
+    # -- deadlines ---------------------------------------------------------------------------------
 
     def rebuild_heap(self) -> None:
         """Only the deadlines that are true."""
         self.heap = [(deadline, key) for key, deadline in self.deadlines.items()]
         heapify(self.heap)
+
+    def set_deadline(self, key: bytes, deadline: int) -> None:
+        """A key that is there expires then."""
+        self.deadlines[key] = deadline
+        heappush(self.heap, (deadline, key))
+        if len(self.heap) > 2 * len(self.deadlines) + HEAP_SLACK:
+            self.rebuild_heap()
+
+    def next_deadline(self) -> int | None:
+        """No key expires before this; None: none ever does. It may be that of a key which is gone."""
+        return self.heap[0][0] if self.heap else None
+
+    def overdue(self, now: int, most: int) -> Iterable[bytes]:
+        """Expired keys, the longest expired first; each is removed before the next one is asked for."""
+        heap = self.heap
+        # Deadlines that are no longer true do not count: how many there are depends on the last restart.
+        while heap and heap[0][0] < now and most:
+            deadline, key = heappop(heap)
+            if self.deadlines.get(key) == deadline:
+                yield key
+                most -= 1
+
+    def due(self, now: int) -> set[bytes]:
+        """Those that have expired but are held. Walks the top of the heap: costs what it finds."""
+        heap, found, pending = self.heap, set(), [0]
+        while pending:
+            place = pending.pop()
+            if place < len(heap) and heap[place][0] < now:
+                deadline, key = heap[place]
+                if self.deadlines.get(key) == deadline:
+                    found.add(key)
+                pending += (2 * place + 1, 2 * place + 2)
+        return found
+
+    # -- orders ------------------------------------------------------------------------------------
+
+    def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """At least `count` keys from a slot on (whole slots only), and the next cursor: 0 at the end."""
+        if self.index is None:
+            self.index = Index(self.values)
+        return self.index.scan(cursor, count)
+
+    def walk(self, start: bytes, *, beyond: bool = False) -> Iterator[bytes]:
+        """In the order of their bytes, from a key on or beyond it. Nothing may change meanwhile."""
+        if self.ordered is None:
+            self.ordered = Ordered(self.values)
+        return self.ordered.walk(start, beyond=beyond)
 
 
 class View:
@@ -120,32 +220,19 @@ class View:
 
     def next_deadline(self) -> int | None:
         """No key expires before this; None: none ever does. It may be that of a key which is gone."""
-        heap = self.space.heap
-        return heap[0][0] if heap else None
+        return self.space.next_deadline()
 
     def due(self) -> set[bytes]:
-        """Those that have expired but are held. Walks the top of the heap: costs what it finds."""
-        heap, found, pending = self.space.heap, set(), [0]
-        while pending:
-            place = pending.pop()
-            if place < len(heap) and heap[place][0] < self.now:
-                deadline, key = heap[place]
-                if self.space.deadlines.get(key) == deadline:
-                    found.add(key)
-                pending += (2 * place + 1, 2 * place + 2)
-        return found
+        """Those that have expired but are held."""
+        return self.space.due(self.now)
 
-    def index(self) -> Index:
-        """The keys by slot; expired ones may be among them."""
-        if self.space.index is None:
-            self.space.index = Index(self.values)
-        return self.space.index
+    def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """Keys of whole slots, and the next cursor; expired ones may be among them."""
+        return self.space.scan(cursor, count)
 
-    def ordered(self) -> Ordered:
-        """The keys in the order of their bytes; expired ones may be among them."""
-        if self.space.ordered is None:
-            self.space.ordered = Ordered(self.values)
-        return self.space.ordered
+    def walk(self, start: bytes, *, beyond: bool = False) -> Iterator[bytes]:
+        """Keys in the order of their bytes; expired ones may be among them."""
+        return self.space.walk(start, beyond=beyond)
 
 
 class Editor(View):
@@ -169,13 +256,8 @@ class Editor(View):
 
     def sweep(self) -> None:
         """Remove expired keys, the longest expired first."""
-        heap, removed = self.space.heap, 0
-        # Deadlines that are no longer true do not count: how many there are depends on the last restart.
-        while heap and heap[0][0] < self.now and removed < SWEEP_KEYS_MAX:
-            deadline, key = heappop(heap)
-            if self.space.deadlines.get(key) == deadline:
-                self.remove(key)
-                removed += 1
+        for key in self.space.overdue(self.now, SWEEP_KEYS_MAX):
+            self.remove(key)
 
     def put(self, key: bytes, value: Value, deadline: int | None = None) -> None:
         """Set a key with its deadline, whatever it was before."""
@@ -211,11 +293,8 @@ class Editor(View):
         self.touch(key)
         if deadline is None:
             self.space.deadlines.pop(key, None)
-            return
-        self.space.deadlines[key] = deadline
-        heappush(self.space.heap, (deadline, key))
-        if len(self.space.heap) > 2 * len(self.space.deadlines) + HEAP_SLACK:
-            self.space.rebuild_heap()
+        else:
+            self.space.set_deadline(key, deadline)
 
     def remove(self, key: bytes) -> None:
         """Take a key away that is held, expired or not."""
@@ -233,14 +312,9 @@ class Editor(View):
         """Take everything away."""
         space = self.space
         space.flushed_at = self.position
-        for table in (space.values, space.versions, space.deadlines, space.heap, space.gone):
-            table.clear()
+        space.clear()
         if space.history is not None:
             space.history.clear(self.now)
-        if space.index is not None:
-            space.index.clear()
-        if space.ordered is not None:
-            space.ordered.clear()
 
     def owned(self, key: bytes, held: Hash) -> Hash:
         """A key's hash as one that may be changed: a copy takes its place if a fork may still read it."""

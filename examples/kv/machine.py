@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -28,6 +28,8 @@ from examples.kv.values import Hash
 
 NS_PER_MS = 1_000_000
 MALFORMED = "ERR malformed command"
+
+S = TypeVar("S", bound=Keyspace)
 
 
 def pack_command(args: Sequence[bytes]) -> bytes:
@@ -47,10 +49,11 @@ class KeyValue:
 
     def __init__(self, *, history_bytes_max: int = 0) -> None:
         self._history_bytes_max = history_bytes_max
-        self.space = self._remembering(Keyspace(), 0)
         self.now = 0
         """Of the last batch, in ms."""
-        self.position = 0
+        self.position = self.timestamp = 0
+        """Of the last batch; the timestamp in ns."""
+        self.space = self._remembering(Keyspace())
         self.publish: Callable[[bytes, bytes], int] = nobody
         """Who is told what PUBLISH says, on this server: called with a channel and a message."""
 
@@ -58,7 +61,8 @@ class KeyValue:
 
     def apply_batch(self, batch: craft.Batch) -> list[Reply]:
         """Execute a batch's commands; one reply each."""
-        self.now, self.position = batch.timestamp // NS_PER_MS, batch.position
+        self.position, self.timestamp = batch.position, batch.timestamp
+        self.now = batch.timestamp // NS_PER_MS
         editor = Editor(self.space, self.now, self.position, self.publish)
         editor.sweep()
         return [apply(editor, command) for command in batch]
@@ -107,17 +111,20 @@ class KeyValue:
 
     def snapshot(self) -> Callable[[], Iterable[bytes]]:
         """Fork the data; the chunks are made later, from the fork."""
-        fork, now, position = self.space.fork(), self.now, self.position
-        return lambda: snapshots.write(fork, now=now, position=position)
+        fork, moment = self.space.fork(), snapshots.Moment(self.now, self.position, self.timestamp)
+        return lambda: snapshots.write(fork, moment)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Take over a snapshot; what was there stays if it is not complete."""
-        space, self.now, self.position = snapshots.read(chunks)
-        self.space = self._remembering(space, self.now)
+        space = Keyspace()
+        self.now, self.position, self.timestamp = snapshots.read(chunks, space)
+        space.rebuild_heap()
+        self.space = self._remembering(space)
 
-    def _remembering(self, space: Keyspace, now: int) -> Keyspace:
+    def _remembering(self, space: S) -> S:
+        """A keyspace with a history that begins now, where one is wanted."""
         if self._history_bytes_max:
-            space.history = History(self._history_bytes_max, now)
+            space.history = History(self._history_bytes_max, self.now)
         return space
 
 

@@ -8,8 +8,11 @@ Invariants:
   number, or with another, is incomplete and is not restored.
 - What is derived (heap, indexes) is built again. What is restored answers every command as the original does,
   the order of keys and fields included.
+- It is the same whether its data are kept in memory or on a disk, and either can be restored from it.
+- Who reads a stream passes over records of kinds that it does not know.
 
     ["kv", 1, flushed_at, now, position]
+    ["stamped", timestamp]          of the batch at the position, in ns; older versions write none
     ["gone", [slot, position, …]]
     ["string", key, kind, value, version, deadline]
     ["hash", key, listpack, [field, value, …], version, deadline]
@@ -21,11 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgpack
 
-from examples.kv.keyspace import Keyspace
+from examples.kv.keyspace import Content, Forked
 from examples.kv.values import Hash, Printed, Raw
 
 NAME, FORMAT = "kv", 1
@@ -36,18 +39,32 @@ ITEMS_A_RECORD = 1024
 KINDS: tuple[type[bytes], ...] = (bytes, Raw, Printed)
 
 
-class Restored(NamedTuple):
-    """What a snapshot held."""
+class Moment(NamedTuple):
+    """Of which batch data are."""
 
-    space: Keyspace
     now: int
+    """Its time in ms."""
     position: int
+    timestamp: int
+    """Its time in ns; 0: not known."""
 
 
-def write(space: Keyspace, *, now: int, position: int) -> Iterator[bytes]:
-    """The chunks of a keyspace that nobody changes (a fork)."""
+class Space(Protocol):
+    """What is filled from a snapshot."""
+
+    flushed_at: int
+
+    def keep(self, content: Content) -> None:
+        """Take a key."""
+
+    def keep_gone(self, slot: int, position: int) -> None:
+        """Take the last removal in a slot."""
+
+
+def write(space: Forked, moment: Moment) -> Iterator[bytes]:
+    """The chunks of data that nobody changes (a fork)."""
     pending = bytearray()
-    for record in records(space, now=now, position=position):
+    for record in records(space, moment):
         pending += msgpack.packb(record)
         if len(pending) >= CHUNK_BYTES_MAX:
             whole = len(pending) // CHUNK_BYTES_MAX * CHUNK_BYTES_MAX
@@ -58,12 +75,14 @@ def write(space: Keyspace, *, now: int, position: int) -> Iterator[bytes]:
         yield bytes(pending)
 
 
-def records(space: Keyspace, *, now: int, position: int) -> Iterator[tuple[Any, ...]]:
+def records(space: Forked, moment: Moment) -> Iterator[tuple[Any, ...]]:
     """The stream's records."""
-    yield NAME, FORMAT, space.flushed_at, now, position
+    yield NAME, FORMAT, space.flushed_at, moment.now, moment.position
+    yield "stamped", moment.timestamp
     yield "gone", flat(sorted(space.gone.items()))
-    for key, value in space.values.items():
-        version, deadline = space.versions[key], space.deadlines.get(key)
+    keys = 0
+    for key, value, version, deadline in space.contents():
+        keys += 1
         if isinstance(value, Hash):
             first, *more = batches(value.fields)
             yield "hash", key, value.listpack, first, version, deadline
@@ -71,7 +90,7 @@ def records(space: Keyspace, *, now: int, position: int) -> Iterator[tuple[Any, 
                 yield "fields", items
         else:
             yield "string", key, KINDS.index(type(value)), value, version, deadline
-    yield "end", len(space.values)
+    yield "end", keys
 
 
 def flat(pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
@@ -86,41 +105,48 @@ def batches(fields: dict[bytes, bytes]) -> Iterator[list[Any]]:
         yield flat(piece)
 
 
-def read(chunks: Iterable[bytes]) -> Restored:
-    """The keyspace of a snapshot; ValueError if it is none, or is not complete."""
+def read(chunks: Iterable[bytes], space: Space) -> Moment:
+    """Fill an empty keyspace from a snapshot; ValueError if it is none, or is not complete."""
     stream = unpacked(chunks)
     header = next(stream, None)
     if not isinstance(header, list) or header[:2] != [NAME, FORMAT]:
         raise ValueError("this is no snapshot of the key-value store, or one of another format")
-    space = Keyspace()
     _, _, space.flushed_at, now, position = header
-    held = Hash(0)
-    for kind, *rest in stream:
+    keys = timestamp = 0
+    for kind, *rest in with_whole_hashes(stream):
         if kind == "string":
             key, which, text, version, deadline = rest
-            space.values[key] = KINDS[which](text)
-            note(space, key, version, deadline)
+            space.keep(Content(key, KINDS[which](text), version, deadline))
+            keys += 1
         elif kind == "hash":
             key, listpack, items, version, deadline = rest
-            held = space.values[key] = Hash(0)
+            held = Hash(0)
             held.listpack = listpack
             held.fields.update(pairs_of(items))
-            note(space, key, version, deadline)
-        elif kind == "fields":
-            held.fields.update(pairs_of(rest[0]))
+            space.keep(Content(key, held, version, deadline))
+            keys += 1
         elif kind == "gone":
-            space.gone.update(pairs_of(rest[0]))
-        elif kind == "end" and rest == [len(space.values)]:
-            space.rebuild_heap()
-            return Restored(space, now, position)
+            for slot, removed_at in pairs_of(rest[0]):
+                space.keep_gone(slot, removed_at)
+        elif kind == "stamped":
+            [timestamp] = rest
+        elif kind == "end" and rest == [keys]:
+            return Moment(now, position, timestamp)
     raise ValueError("the snapshot ends too early")
 
 
-def note(space: Keyspace, key: bytes, version: int, deadline: int | None) -> None:
-    """A restored key's version and deadline."""
-    space.versions[key] = version
-    if deadline is not None:
-        space.deadlines[key] = deadline
+def with_whole_hashes(stream: Iterable[Any]) -> Iterator[Any]:
+    """The records, each hash with all of its fields."""
+    held: Any = None
+    for record in stream:
+        if record[0] == "fields":
+            held[3] += record[1]
+            continue
+        if held is not None:
+            yield held
+        held = record if record[0] == "hash" else None
+        if held is None:
+            yield record
 
 
 def pairs_of(items: list[Any]) -> Iterator[tuple[Any, Any]]:

@@ -23,7 +23,7 @@ def test_a_read_sees_a_key_expire_and_changes_nothing() -> None:
     store = Store(now=1_000)
     store.ask("SET", "k", "v", "PX", 500)
     store.ask("SET", "stays", "v")
-    before = store.machine.space.values.copy()
+    before = dict(store.machine.space.values)
     store.now = 2_000
     assert store.read("GET", "k") is None
     assert (store.read("DBSIZE"), store.read("KEYS", "*"), store.read("EXISTS", "k")) == (1, [b"stays"], 0)

@@ -41,7 +41,7 @@ def test_the_order_follows_the_data() -> None:
     store.ask("MSET", "b", 1, "a", 1)
 
     def keys() -> list[bytes]:
-        return list(store.machine.view(0).ordered().walk(b""))
+        return list(store.machine.view(0).walk(b""))
 
     assert keys() == [b"a", b"b"]
     store.ask("MSET", "b", 2, "c", 1)

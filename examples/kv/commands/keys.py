@@ -95,13 +95,12 @@ def copy(editor: Editor, args: Args) -> Reply:
 
 def randomkey(view: View, _args: Args) -> Reply:
     """RANDOMKEY: from a slot that the time picks, so that all servers pick the same within a transaction."""
-    index = view.index()
     start = cursor = (
         view.now * 2_654_435_761 % 2**14
     )  # Knuth's multiplier spreads times that lie close together
     wrapped = False
     while not (wrapped and cursor >= start):
-        cursor, found = index.scan(cursor, 1)
+        cursor, found = view.scan(cursor, 1)
         there = [key for key in found if not view.is_due(key)]
         if there:
             return there[view.now % len(there)]

@@ -66,7 +66,7 @@ def scan(view: View, args: Args) -> Reply:
     """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]."""
     start = cursor(args[1])
     options = options_of(args, 2, typed=True)
-    following, found = view.index().scan(start, options.count)
+    following, found = view.scan(start, options.count)
     there = [
         key
         for key in found

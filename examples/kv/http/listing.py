@@ -46,7 +46,7 @@ def page(view: View, wanted: Wanted) -> Page:
     beyond = wanted.after is not None and wanted.after >= wanted.prefix
     start = wanted.after if beyond and wanted.after is not None else wanted.prefix
     last: bytes | None = None
-    for key in view.ordered().walk(start, beyond=beyond):
+    for key in view.walk(start, beyond=beyond):
         if not key.startswith(wanted.prefix):
             break
         if len(found.keys) == wanted.limit or size >= wanted.bytes_max or looks == LOOKS_MAX:
