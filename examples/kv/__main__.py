@@ -32,6 +32,7 @@ examples:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 HEALTH_S = 5
+STORE_HELP = "where the data are: in memory, or in RocksDB on disk (default: memory)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--http-port", type=port, metavar="P", help="likewise for HTTP (default: the Redis port + 3000)"
     )
+    up.add_argument("--store", choices=settings.STORES, help=STORE_HELP)
     up.set_defaults(run=run_up)
     serve = commands.add_parser("serve", help="one server, until SIGTERM or Ctrl-C")
     serve.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="its settings, TOML")
@@ -120,6 +122,7 @@ def add_member(command: argparse.ArgumentParser) -> None:
     )
     for name, default in (("peer", 7000), ("client", 8000), ("redis", 6379), ("http", 8080)):
         command.add_argument(f"--{name}-port", type=port, default=default, metavar="P")
+    command.add_argument("--store", choices=settings.STORES, default=settings.MEMORY, help=STORE_HELP)
     command.add_argument(
         "--insecure", action="store_true", help="listen beyond loopback without users and TLS"
     )
@@ -149,6 +152,7 @@ def run_member(options: argparse.Namespace) -> int:
         create=options.create,
         join=member.parse_join(options.join),
         insecure_listen=options.insecure,
+        store=options.store,
     )
     options.config = member.prepare(told)
     return run_serve(options)
@@ -225,7 +229,11 @@ async def tell_ready(store: serving.Running, number: int) -> None:
 def run_up(options: argparse.Namespace) -> int:
     """`up`."""
     files = cluster.prepare(
-        options.dir, servers=options.servers, redis_port=options.redis_port, http_port=options.http_port
+        options.dir,
+        servers=options.servers,
+        redis_port=options.redis_port,
+        http_port=options.http_port,
+        store=options.store,
     )
     return trio.run(cluster.up, files)
 

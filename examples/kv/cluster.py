@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 import craft
+from examples.kv import settings
 
 PEER_PORTS_FROM, CLIENT_PORTS_FROM, HTTP_PORTS_FROM = 1000, 2000, 3000
 """Beyond a server's Redis port: where its peers, craft's own clients, and HTTP's, reach it."""
@@ -24,7 +25,14 @@ PEER_PORTS_FROM, CLIENT_PORTS_FROM, HTTP_PORTS_FROM = 1000, 2000, 3000
 STOP_WITHIN_S = 15
 
 
-def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | None = None) -> list[Path]:
+def prepare(
+    directory: Path,
+    *,
+    servers: int,
+    redis_port: int,
+    http_port: int | None = None,
+    store: str | None = None,
+) -> list[Path]:
     """The settings of each server, made if they are not there. Raises craft.ConfigError."""
     files = [directory / f"store-{number}.toml" for number in range(1, servers + 1)]
     there = sorted(directory.glob("store-*.toml"))
@@ -34,6 +42,13 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | 
                 f"--servers: {servers} is not allowed, for {directory} holds a cluster of {len(there)};"
                 f" allowed: {len(there)}, or another --dir"
             )
+        for file in files:
+            kept = settings.load(file).store
+            if store not in (None, kept):
+                raise craft.ConfigError(
+                    f"--store: {store} is not allowed, for {file} says {kept}; allowed: {kept}, another"
+                    " --dir, or to change the file"
+                )
         return files
     http_port = redis_port + HTTP_PORTS_FROM if http_port is None else http_port
     for taken in (redis_port, redis_port + PEER_PORTS_FROM, redis_port + CLIENT_PORTS_FROM):
@@ -57,7 +72,8 @@ def prepare(directory: Path, *, servers: int, redis_port: int, http_port: int | 
         (directory / f"craft-{number}.toml").write_text(config.to_toml(), encoding="utf-8")
         file.write_text(
             f'craft = "craft-{number}.toml"\nredis_listen = "127.0.0.1:{redis_port + number - 1}"\n'
-            f'http_listen = "127.0.0.1:{http_port + number - 1}"\n',
+            f'http_listen = "127.0.0.1:{http_port + number - 1}"\n'
+            f'store = "{store or settings.MEMORY}"\n',
             encoding="utf-8",
         )
     return files

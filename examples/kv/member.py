@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import craft
+from examples.kv.settings import MEMORY
 
 CRAFT_FILE, STORE_FILE = "craft.toml", "store.toml"
 
@@ -46,6 +47,7 @@ class Member:
     join: tuple[str, ...] = ()
     """Where servers of the cluster listen for craft's clients."""
     insecure_listen: bool = False
+    store: str = MEMORY
 
     @property
     def address(self) -> str:
@@ -129,6 +131,7 @@ def write(member: Member, server_id: int, cluster: dict[str, Any]) -> None:
         f'redis_listen = "{host}:{member.redis_port}"',
         f'http_listen = "{host}:{member.http_port}"',
         f"insecure_listen = {str(member.insecure_listen).lower()}",
+        f'store = "{member.store}"',
     ]
     (member.directory / STORE_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 

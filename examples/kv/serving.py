@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
 import craft
+from examples.kv.disk import DurableKeyValue
 from examples.kv.http.door import Door as HttpDoor
 from examples.kv.http.guard import Guard
 from examples.kv.http.house import House as HttpHouse
@@ -50,9 +52,8 @@ async def within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """The server and its ports, until the block ends. Raises craft.ConfigError for a port that is taken."""
     stopped = trio.Event()
-    machine = KeyValue(history_bytes_max=settings.history_bytes_max)
     tls = None if settings.tls is None else settings.tls.context()
-    async with craft.open_server(settings.craft, machine) as server:
+    async with opened_machine(settings) as machine, craft.open_server(settings.craft, machine) as server:
         store, users = Store(server), Users(settings.users)
         house = House(store, users, replace(settings.limits), stop=stopped.set, clock=trio.current_time)
         http = http_house(settings, store, users)
@@ -67,6 +68,22 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 own = None if settings.tls is None else settings.tls.context()
                 await opened(nursery, "http_listen", HttpDoor(http, tls=own).run, settings.http_listen)
             yield Running(store, house, http, stopped)
+
+
+@asynccontextmanager
+async def opened_machine(settings: Settings) -> AsyncIterator[KeyValue]:
+    """The state machine, with its data. Raises craft.StorageFailed."""
+    remembered = settings.history_bytes_max
+    if settings.directory is None:
+        yield KeyValue(history_bytes_max=remembered)
+        return
+    machine = await trio.to_thread.run_sync(
+        partial(DurableKeyValue, settings.directory, history_bytes_max=remembered)
+    )
+    try:
+        yield machine
+    finally:
+        machine.close()
 
 
 def http_house(settings: Settings, store: Store, users: Users) -> HttpHouse:

@@ -7,6 +7,7 @@ Invariants:
     craft = "server.toml"              # craft's own configuration: the cluster, this server, its directory
     redis_listen = "127.0.0.1:6379"
     http_listen = "127.0.0.1:9379"
+    store = "rocks"                    # the data on disk, not in memory
 
     [users.alice]
     password = "scrypt:…"              # from: python -m examples.kv password
@@ -30,6 +31,8 @@ from examples.kv.resp.client import RespLimits
 from examples.kv.users import User, parse_user
 
 HISTORY_BYTES_MAX = 16 * 1024 * 1024
+
+MEMORY, ROCKS = STORES = ("memory", "rocks")
 
 L = TypeVar("L", RespLimits, HttpLimits)
 
@@ -88,6 +91,10 @@ class Settings:
     """Listen beyond loopback without users or without TLS."""
     history_bytes_max: int = HISTORY_BYTES_MAX
     """What CRAFT.GETAT may look back on; 0: nothing."""
+    store: str = MEMORY
+    """Where the data are: in memory, or in a RocksDB on disk."""
+    store_dir: Path | None = None
+    """Where on disk. None: beside craft's data directory, whose name it has, with "-store" behind it."""
     limits: RespLimits = field(default_factory=RespLimits)
     """Of the Redis port."""
     http_limits: HttpLimits = field(default_factory=HttpLimits)
@@ -95,6 +102,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check at once."""
+        if self.store not in STORES:
+            raise craft.ConfigError(f"store: {self.store!r} is not allowed; allowed: {', '.join(STORES)}")
+        if self.store == ROCKS and self.craft.data_dir is None:
+            raise craft.ConfigError(
+                f"store: {self.store!r} is not allowed, for craft keeps its log in memory (no data_dir);"
+                f" allowed: {MEMORY}"
+            )
+        if self.store != ROCKS and self.store_dir is not None:
+            raise craft.ConfigError(f"store_dir: is not allowed with store = {self.store!r}; allowed: none")
         for key in ("redis_listen", "http_listen"):
             address: Address | None = getattr(self, key)
             if address is None or address.loopback or self.insecure_listen:
@@ -107,6 +123,14 @@ class Settings:
                     f"{key}: {str(address)!r} can be reached from elsewhere, and there is no {lacking};"
                     " allowed: a loopback address, both of them, or insecure_listen = true"
                 )
+
+    @property
+    def directory(self) -> Path | None:
+        """Of the data; None: they are in memory."""
+        beside = self.craft.data_dir
+        if self.store != ROCKS or beside is None:
+            return None
+        return self.store_dir or beside.with_name(f"{beside.name}-store")
 
 
 def load(path: Path | str) -> Settings:
@@ -132,9 +156,11 @@ def parse(table: Mapping[str, Any], directory: Path) -> Settings:
     for key in ("redis_listen", "http_listen"):
         if key in table:
             found[key] = address(key, table[key])
-    for key, kind, least in (("history_bytes_max", int, 0), ("insecure_listen", bool, 0)):
+    for key, kind, least in (("history_bytes_max", int, 0), ("insecure_listen", bool, 0), ("store", str, 0)):
         if key in table:
             found[key] = checked(key, table[key], kind, least)
+    if "store_dir" in table:
+        found["store_dir"] = directory / checked("store_dir", table["store_dir"], str)
     if "users" in table:
         found["users"] = users(checked("users", table["users"], dict))
     if "tls" in table:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import count
 from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 from typing import Any
 
 import msgpack
 import pytest
 
 import craft
+from craft.testing import simulate
+from examples.kv import cluster, member, settings
 from examples.kv.disk import DurableKeyValue
 from examples.kv.machine import NS_PER_MS, KeyValue, pack_command, pack_transaction
 from tests.kv.generator import KEYS, Generator
-from tests.kv.test_clients import ROOT
+from tests.kv.redis import Connection
+from tests.kv.test_clients import ROOT, free_ports
+from tests.kv.test_machine import asked, drawn
 
 CACHE_BYTES_MAX = 4_000
 """A dozen keys: what the tests ask for is mostly not in memory."""
@@ -95,8 +103,9 @@ def stream(machine: KeyValue) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_answers_as_memory_does(disk: Disk, seed: int) -> None:
+def test_it_answers_as_memory_does(disk: Disk, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Command by command, over restarts and snapshots in both directions; snapshots are the same bytes."""
+    monkeypatch.setattr("examples.kv.keyspace.SWEEP_KEYS_MAX", 1)
     memory, machine, rng = KeyValue(), disk.machine, Random(seed)
     for batch in batches(seed, 150):
         again = craft.Batch(batch.position, batch.timestamp, batch.commands)
@@ -131,6 +140,20 @@ def test_a_fork_is_not_touched_by_what_comes_after(disk: Disk) -> None:
     disk.machine.apply_batch(craft.Batch(41, 10**12, [pack_command([b"FLUSHALL"])]))
     with ThreadPoolExecutor(1) as worker:
         assert worker.submit(lambda: b"".join(fork())).result() == stream(memory)
+
+
+class Passing(DurableKeyValue):
+    """A machine whose directory goes when it does."""
+
+    def __init__(self) -> None:
+        home = mkdtemp()
+        weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+        super().__init__(Path(home), cache_bytes_max=CACHE_BYTES_MAX)
+
+
+def test_servers_agree_in_the_simulator() -> None:
+    """Each new machine has a new directory: what a crash leaves of the data is the simulator's to say."""
+    simulate(Passing, commands=drawn, queries=asked, seeds=1)
 
 
 def filled(machine: KeyValue, keys: int) -> None:
@@ -252,4 +275,97 @@ def test_a_kill_leaves_whole_batches(tmp_path: Path) -> None:
         number = b"%d" % position
         assert machine.read([b"MGET", b"a", b"b", b"c"], 0) == [number, number, number]
         assert machine.read([b"DBSIZE"], 0) == 3 + min(position, 10) == len(machine.view(0).keys())
+        machine.close()
+
+
+# -- servers ---------------------------------------------------------------------------------------
+
+
+def test_where_the_data_are(tmp_path: Path) -> None:
+    """In memory unless that is said; else beside craft's, each server's in a directory of its own."""
+    in_memory = settings.load(cluster.prepare(tmp_path / "a", servers=1, redis_port=7000)[0])
+    assert (in_memory.store, in_memory.directory) == ("memory", None)
+    files = cluster.prepare(tmp_path / "b", servers=2, redis_port=7000, store="rocks")
+    assert [settings.load(file).directory for file in files] == [
+        tmp_path / "b" / "data-1-store",
+        tmp_path / "b" / "data-2-store",
+    ]
+    files[0].write_text(files[0].read_text() + 'store_dir = "elsewhere"\n')
+    assert settings.load(files[0]).directory == tmp_path / "b" / "elsewhere"
+    made = member.prepare(member.Member(tmp_path / "c", "127.0.0.1", create=True, store="rocks"))
+    assert settings.load(made).directory == tmp_path / "c" / "data-store"
+
+
+def test_a_wrong_store_is_refused(tmp_path: Path) -> None:
+    """One that is not known, one that outlives craft's log, and another than the cluster has."""
+    config = craft.Config(cluster="kv", server_id=1, servers={1: "127.0.0.1:7001"})
+    with pytest.raises(craft.ConfigError, match="store: 'tape' is not allowed; allowed: memory, rocks"):
+        settings.Settings(craft=config, store="tape")
+    with pytest.raises(craft.ConfigError, match=r"store: 'rocks' .*no data_dir"):
+        settings.Settings(craft=config, store="rocks")
+    with pytest.raises(craft.ConfigError, match="store_dir: is not allowed with store = 'memory'"):
+        settings.Settings(craft=config, store_dir=tmp_path)
+    cluster.prepare(tmp_path / "kv", servers=1, redis_port=7000)
+    with pytest.raises(craft.ConfigError, match="--store: rocks is not allowed, for .* says memory"):
+        cluster.prepare(tmp_path / "kv", servers=1, redis_port=7000, store="rocks")
+
+
+def test_what_is_no_database_is_named(tmp_path: Path) -> None:
+    """And what to do about it."""
+    (tmp_path / "CURRENT").write_text("nonsense")
+    with pytest.raises(
+        craft.StorageFailed, match=r"cannot be opened: .*; where they are damaged, remove them"
+    ):
+        DurableKeyValue(tmp_path)
+
+
+def kill_servers(up: subprocess.Popen[str]) -> None:
+    """All that it has started, at once; then it ends by itself."""
+    tasks = Path(f"/proc/{up.pid}/task")
+    for server in " ".join([file.read_text() for file in tasks.glob("*/children")]).split():
+        os.kill(int(server), signal.SIGKILL)
+    up.communicate()
+
+
+@pytest.mark.system
+def test_a_cluster_with_its_data_on_disks_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """Every server at once; each has its data where it left them."""
+    first = free_ports(3)
+    up = [sys.executable, "-m", "examples.kv", "up", "--dir", str(tmp_path / "kv"), "--store", "rocks"]
+    for start in range(2):
+        process = subprocess.Popen(
+            [*up, "--redis-port", str(first)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            for _ in range(3):
+                while "is ready" not in (line := process.stdout.readline()):
+                    assert line, "the cluster ended before it was ready"
+            for number in range(3):
+                connection = Connection(first + number)
+                if start == 0:
+                    key = b"key %d" % number
+                    commands = [[b"SET", key, b"v"], [b"HSET", b"h", key, b"1"], [b"INCR", b"n"]]
+                    assert connection.ask_all(commands) == [b"+OK\r\n", b":1\r\n", b":%d\r\n" % (number + 1)]
+                else:
+                    commands = [[b"DBSIZE"], [b"HLEN", b"h"], [b"GET", b"n"], [b"GET", b"key 1"]]
+                    assert connection.ask_all(commands) == [
+                        b":5\r\n",
+                        b":3\r\n",
+                        b"$1\r\n3\r\n",
+                        b"$1\r\nv\r\n",
+                    ]
+                connection.close()
+        finally:
+            kill_servers(process)
+    stores = sorted(tmp_path.glob("kv/data-?-store"))
+    assert len(stores) == 3
+    for store in stores:
+        machine = DurableKeyValue(store)
+        assert machine.last_applied().position > 0
+        assert machine.read([b"DBSIZE"], 0) == 5
         machine.close()
