@@ -74,6 +74,9 @@ class Experiment:
     run: Callable[[argparse.Namespace, Progress], Awaitable[tuple[Figures, list[str]]]]
     summary: Callable[[Figures], list[str]]
 
+    quick: tuple[str, ...] = ()
+    """The options of the short run that `report --quick` makes of it."""
+
 
 # -- options ---------------------------------------------------------------------------------------
 
