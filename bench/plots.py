@@ -1,4 +1,4 @@
-"""Curves, as PNG and SVG, drawn by matplotlib. It is in the extra `bench`; without it there are no pictures."""
+"""Curves, as PNG and SVG, drawn by matplotlib, which is in the extra `bench`. Without it: no pictures."""
 
 from __future__ import annotations
 
