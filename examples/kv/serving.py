@@ -5,7 +5,7 @@ Knows: what is started in which order. Must not know: what any of it does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,10 +42,12 @@ class Running:
     """Set when a client asks the server to stop."""
 
 
-async def within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something that must not take longer."""
-    with trio.move_on_after(seconds):
-        await work()
+async def drained(drains: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Let every door answer what it was asked, all at the same time, for `DRAIN_S` at most."""
+    with trio.move_on_after(DRAIN_S):
+        async with trio.open_nursery() as nursery:
+            for drain in drains:
+                nursery.start_soon(drain)
 
 
 @asynccontextmanager
@@ -59,14 +61,18 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         http = http_house(settings, store, users)
         async with trio.open_nursery() as nursery, AsyncExitStack() as closing:
             closing.callback(nursery.cancel_scope.cancel)
+            drains: list[Callable[[], Awaitable[None]]] = []
+            closing.push_async_callback(drained, drains)
             if settings.redis_listen is not None:
                 redis = Door(house, tls=tls)
                 await opened(nursery, "redis_listen", redis.run, settings.redis_listen)
-                closing.push_async_callback(within, DRAIN_S, redis.drain)
+                drains.append(redis.drain)
             if settings.http_listen is not None:
                 # Each door has its context: the protocols that TLS negotiates are HTTP's alone.
                 own = None if settings.tls is None else settings.tls.context()
-                await opened(nursery, "http_listen", HttpDoor(http, tls=own).run, settings.http_listen)
+                web = HttpDoor(http, tls=own)
+                await opened(nursery, "http_listen", web.run, settings.http_listen)
+                drains.append(web.drain)
             yield Running(store, house, http, stopped)
 
 

@@ -182,8 +182,46 @@ async def test_who_says_nothing_is_disconnected() -> None:
             await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_a_client_that_takes_nothing_does_not_hold_up_the_end() -> None:
+async def test_what_was_asked_before_a_stop_is_answered() -> None:
+    """The write under way is answered, the change stream says where to go on, and idle connections end."""
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery, running() as store:
+        idle, asking, following = [await connect(store) for _ in range(3)]
+        await following.send_all(b"GET /changes HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await read_until(following, b"retry: 1000")
+        server, stuck = store.store.server, trio.Event()
+        write = store.http.store.carry_out
+
+        async def slowly(*arguments: Any) -> Any:
+            stuck.set()
+            await store.http.stopping.wait()
+            return await write(*arguments)
+
+        store.http.store.carry_out = slowly  # type: ignore[assignment,method-assign]
+        await asking.send_all(b"PUT /keys/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nv")
+        await stuck.wait()
+        for stream in (idle, asking, following):
+            nursery.start_soon(read_all, stream, received)
+        before = server.position
+    answered = next(one for one in received if one.startswith(b"HTTP/1.1 2"))
+    ended = next(one for one in received if b"event: ended" in one)
+    assert answered.startswith(b"HTTP/1.1 201")
+    assert b'"after": %d' % before in ended or b'"after":%d' % before in ended
+    assert b"" in received
+
+
+async def read_all(stream: trio.SocketStream, received: list[bytes]) -> None:
+    """Until it ends."""
+    data = b""
+    async with stream:
+        while more := await stream.receive_some():
+            data += more
+    received.append(data)
+
+
+async def test_a_client_that_takes_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is stuck in its socket when the server stops."""
+    monkeypatch.setattr(serving, "DRAIN_S", 0.1)
     async with running() as store, client_of(store) as client:
         await client.put("/keys/k", content=bytes(1_000_000))
         stream = await connect(store)

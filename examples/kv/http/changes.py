@@ -10,6 +10,8 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -82,10 +84,13 @@ class Follower(Response):
             )
             await self._tell(feed.opening(self._after))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._until_gone, nursery.cancel_scope)
+                nursery.start_soon(cancel_after, self._body.drain, nursery.cancel_scope)
+                nursery.start_soon(cancel_after, self._house.stopping.wait, nursery.cancel_scope)
                 nursery.start_soon(self._beat)
                 await self._follow()
                 nursery.cancel_scope.cancel()
+            if self._house.stopping.is_set():
+                await self._end("the server stops: ask another one")
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._house.followers -= 1
@@ -104,7 +109,10 @@ class Follower(Response):
         except craft.TooSlow as error:
             await self._tell(feed.event("too-slow", {"after": self._after, "detail": str(error)}))
         except craft.CraftError as error:
-            await self._tell(feed.event("ended", {"after": self._after, "detail": str(error)}))
+            await self._end(str(error))
+
+    async def _end(self, why: str) -> None:
+        await self._tell(feed.event("ended", {"after": self._after, "detail": why}))
 
     async def _tell(self, data: bytes) -> None:
         async with self._sending:
@@ -115,6 +123,8 @@ class Follower(Response):
             await trio.sleep(self._house.limits.heartbeat_interval_s)
             await self._tell(feed.heartbeat(self._after))
 
-    async def _until_gone(self, scope: trio.CancelScope) -> None:
-        await self._body.drain()
-        scope.cancel()
+
+async def cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    """End something when something else has come to its end."""
+    await wait()
+    scope.cancel()

@@ -60,6 +60,8 @@ class Line(trio.abc.HalfCloseableStream):
         self.socket = stream.socket
         self.ended = trio.Event()
         """The client sends no more."""
+        self.gone = trio.Event()
+        """Closed."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """In pieces, each in its time. Raises trio.BrokenResourceError for a client that takes too long."""
@@ -98,6 +100,7 @@ class Line(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """At once; whoever waits for it is told."""
         self.socket.close()
+        self.gone.set()
         self._closed(self)
 
 
@@ -163,6 +166,8 @@ class Door:
         self._app = wrap_app(application(house), 0, "asgi")  # type: ignore[arg-type]
         self._config = configuration(house.limits)
         self._context = WorkerContext(None)
+        self._accepting = trio.CancelScope()
+        self._entrances: list[Entrance] = []
         if tls is not None:
             tls.set_alpn_protocols(self._config.alpn_protocols)
 
@@ -172,18 +177,27 @@ class Door:
         """Until cancelled; started with the port. Raises OSError for an address that is taken."""
         found = await trio.open_tcp_listeners(port, host=host)
         self._house.port = found[0].socket.getsockname()[1]
-        entrances = [Entrance(listener, self._house) for listener in found]
+        self._entrances = entrances = [Entrance(listener, self._house) for listener in found]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(close_when_cancelled, entrances)
             task_status.started(self._house.port)
-            if self._tls is None:
-                await trio.serve_listeners(self._serve, entrances)
-            else:
-                tls = self._tls
-                await trio.serve_listeners(
-                    self._serve,
-                    [trio.SSLListener(entrance, tls, https_compatible=True) for entrance in entrances],
-                )
+            with self._accepting:
+                if self._tls is None:
+                    await trio.serve_listeners(self._serve, entrances, handler_nursery=nursery)
+                else:
+                    secured = [
+                        trio.SSLListener(entrance, self._tls, https_compatible=True) for entrance in entrances
+                    ]
+                    await trio.serve_listeners(self._serve, secured, handler_nursery=nursery)
+
+    async def drain(self) -> None:
+        """Take nothing more, answer what was asked, and end each connection when it has its answers."""
+        self._accepting.cancel()
+        self._house.stopping.set()
+        await self._context.terminated.set()  # Hypercorn ends what is idle, and the others when they are
+        for entrance in self._entrances:
+            for line in list(entrance.lines):
+                await line.gone.wait()
 
     async def _serve(self, stream: Line | trio.SSLStream[Line]) -> None:
         line = stream if isinstance(stream, Line) else stream.transport_stream

@@ -46,6 +46,8 @@ class House:
     connections: int = 0
     """Open."""
     turned_away: int = 0
+    stopping: trio.Event = field(default_factory=trio.Event)
+    """Whoever would go on for ever ends now."""
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By method and status."""
 
