@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import machine
+from bench import bare, machine
 from bench.experiment import (
     Experiment,
     Figures,
@@ -92,6 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="reused: a slot's next command overwrites its last in the servers' dicts; unique: every"
         " command has a key of its own, which costs memory (default: reused)",
     )
+    bare.add_bare_option(parser)
     parser.add_argument(
         "--profile",
         type=directory,
@@ -157,7 +158,10 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
         probe = machine.sync_seconds(running.directory)
         loaded = await run_load(running, load_plan(options), progress)
         agreed, failures = await agree(running, loaded, progress, plant=options.plant_difference)
-    figures = cluster_figures(loaded.measured, loaded.latencies, options.bytes)
+        figures = cluster_figures(loaded.measured, loaded.latencies, options.bytes)
+        figures |= await bare.beside(
+            running.directory, loaded.measured, figures["applied_per_second"], options.bare, progress
+        )
     if not loaded.latencies:
         failures.append(f"nothing was answered within the window of {options.seconds:g} s")
     if loaded.overloaded:
@@ -195,6 +199,7 @@ def summary(figures: Figures) -> list[str]:
         f"frames       {f['frames_per_second']:,.0f} a second and server",
         f"syncs        {f['syncs_per_second']:,.0f} a second and server, p50 {f['sync_p50_ms']} ms",
         f"fdatasync    p50 {f['fdatasync_p50_ms']} ms for small appends by one process, before the load",
+        *bare.shown(f),
         f"bytes        log {log}, disk {disk}, wire {wire} for a byte of payload",
         f"compared     {agreed['answered']:,} commands answered, {agreed['applied']:,} applied by each",
     ]

@@ -42,7 +42,7 @@ HEAD = {
     "doubts",
 }
 SHORT = ("--seconds", "1")
-TINY_BULK = ("throughput", *SHORT, "--warmup", "0.2", "--tasks", "2", "--batch", "50", "--bytes", "16")
+TINY_BULK = ("throughput", *SHORT, *"--warmup 0.2 --tasks 2 --batch 50 --bytes 16 --bare 0.05".split())
 
 
 def bench(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
@@ -96,6 +96,9 @@ def test_throughput_counts_every_command_once(mode: str, tmp_path: Path) -> None
     assert [run["figure"] for run in result["beside"]] == [1000, 1000]
     assert result["ratio_to_beside"] == pytest.approx(result["applied_per_second"] / 1000, abs=0.001)
     assert "figure 1,000" in done.stdout
+    assert result["bare_ratio"] == pytest.approx(
+        result["applied_per_second"] / result["bare_per_second"], abs=0.001
+    )
 
 
 @pytest.mark.system
