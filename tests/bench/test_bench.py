@@ -42,7 +42,8 @@ HEAD = {
     "doubts",
 }
 SHORT = ("--seconds", "1")
-TINY_BULK = ("throughput", *SHORT, *"--warmup 0.2 --tasks 2 --batch 50 --bytes 16 --bare 0.05".split())
+SMALL = ("--warmup", "0.2", "--tasks", "2", "--batch", "50", "--bytes", "16", "--bare", "0.05")
+TINY_BULK = ("throughput", *SHORT, *SMALL)
 
 
 def bench(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
