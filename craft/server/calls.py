@@ -24,6 +24,8 @@ from craft.types import Timestamp
 Level: TypeAlias = Literal["applied", "committed"]
 """What a caller wants to wait for (PROTOCOL 4)."""
 
+LEVELS: tuple[Level, ...] = get_args(Level)
+
 
 class Committed(NamedTuple):
     """The answer at the level `committed`: the commands take effect, and will never be lost."""
@@ -34,11 +36,6 @@ class Committed(NamedTuple):
 
 COMMAND_OVERHEAD_BYTES = 5
 """What msgpack adds to a command, at most."""
-
-
-def _pass(task: trio.lowlevel.Task | None) -> None:
-    if task is not None:
-        trio.lowlevel.reschedule(task)
 
 
 class Call:
@@ -77,11 +74,12 @@ class Call:
 
         Cancellation leaves nothing behind.
         """
-        slot = len(self.tasks)
-        self.tasks.append(trio.lowlevel.current_task())
+        tasks = self.tasks
+        slot = len(tasks)
+        tasks.append(trio.lowlevel.current_task())
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            self.tasks[slot] = None
+            tasks[slot] = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -93,14 +91,18 @@ class Call:
     def answer(self, results: Sequence[Any] | None) -> None:
         """The commands were applied, with these results (None: without any)."""
         self.results = results
-        for task in self.tasks:
-            _pass(task)
+        self._wake_all()
 
     def fail(self, error: CraftError) -> None:
         """The commands were not applied, or nobody knows."""
         self.error = error
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        reschedule = trio.lowlevel.reschedule
         for task in self.tasks:
-            _pass(task)
+            if task is not None:
+                reschedule(task)
 
 
 class Singles:
@@ -113,29 +115,22 @@ class Singles:
         self.bytes = 0
         self.count = 0
 
-    def add(self, command: bytes, *, pending_bytes: int, now: float, level: Level = "applied") -> Call:
+    def add(self, command: bytes, *, pending_bytes: int, level: Level = "applied") -> Call:
         """Let a command travel with the next request.
 
         The caller must wait for the call before anything else runs.
         """
+        limits = self._limits
         size = len(command) + COMMAND_OVERHEAD_BYTES
-        if size > self._limits.entry_bytes_max:
-            raise too_large(size, self._limits)
-        if pending_bytes + self.bytes + size > self._limits.proposals_bytes_max:
-            raise Overloaded(
-                f"unanswered proposals would exceed proposals_bytes_max = {self._limits.proposals_bytes_max}"
-            )
-        if self.count >= self._limits.proposals_max:
-            raise Overloaded(
-                f"commands waiting for a turn would exceed proposals_max = {self._limits.proposals_max}"
-            )
+        bytes_after = self.bytes + size
+        if pending_bytes + bytes_after > limits.proposals_bytes_max or self.count >= limits.proposals_max:
+            raise self._overloaded(size)
         call = self._last.get(level)
-        if call is None or call.size + size > self._limits.entry_bytes_max - COMMAND_OVERHEAD_BYTES:
-            call = self._last[level] = Call([], many=False, started=now, level=level)
-            self._calls.append(call)
+        if call is None or call.size + size > limits.entry_bytes_max - COMMAND_OVERHEAD_BYTES:
+            call = self._begin(size, level)
         call.commands.append(command)
         call.size += size
-        self.bytes += size
+        self.bytes = bytes_after
         self.count += 1
         return call
 
@@ -145,11 +140,32 @@ class Singles:
         self.bytes = self.count = 0
         return calls
 
+    def _begin(self, size: int, level: Level) -> Call:
+        """A request of its own for a command of this size, and for those that follow it."""
+        if size > self._limits.entry_bytes_max:
+            raise too_large(size, self._limits)
+        call = self._last[level] = Call([], many=False, started=trio.current_time(), level=level)
+        self._calls.append(call)
+        return call
+
+    def _overloaded(self, size: int) -> Rejected:
+        """Why a command of this size cannot be taken now, or ever."""
+        limits = self._limits
+        if size > limits.entry_bytes_max:
+            return too_large(size, limits)
+        if self.count >= limits.proposals_max:
+            return Overloaded(
+                f"commands waiting for a turn would exceed proposals_max = {limits.proposals_max}"
+            )
+        return Overloaded(
+            f"unanswered proposals would exceed proposals_bytes_max = {limits.proposals_bytes_max}"
+        )
+
 
 def checked_level(level: Level) -> Level:
     """A level of answer, or ValueError naming what is allowed."""
-    if level not in get_args(Level):
-        raise ValueError(f"level is {level!r}; allowed are {', '.join(map(repr, get_args(Level)))}")
+    if level not in LEVELS:
+        raise ValueError(f"level is {level!r}; allowed are {', '.join(map(repr, LEVELS))}")
     return level
 
 
