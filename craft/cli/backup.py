@@ -13,7 +13,7 @@ from craft.archive.reading import Backup
 from craft.archive.restoring import restore
 from craft.archive.taking import begin
 from craft.cli.common import EXIT_OK, Commands, add_command, add_tls, tls_of
-from craft.cli.log.rows import moment, timestamp_of
+from craft.cli.log.rows import moment, time_option
 from craft.cli.serve import load_state_machine, two_names
 from craft.cli.values import whole
 from craft.config import Config
@@ -80,17 +80,8 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
     command.add_argument("directory", type=Path, metavar="DIR", help="the backup")
     command.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="the new server's")
     command.add_argument("-m", "--state-machine", type=two_names, required=True, metavar="MODULE:CLASS")
-    command.add_argument("--until", type=_time, metavar="T", help="the state at this time")
+    command.add_argument("--until", type=time_option, metavar="T", help="the state at this time")
     command.set_defaults(run=_restore)
-
-
-def _time(text: str) -> int:
-    try:
-        return timestamp_of(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed; allowed: a time such as 2026-03-01T12:00:00.5Z, or ns since 1970"
-        ) from None
 
 
 def _backup(options: argparse.Namespace) -> int:

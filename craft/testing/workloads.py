@@ -112,6 +112,28 @@ def _strange(request: bytes) -> ValueError:
     return ValueError(f"request is {request!r:.120}; allowed are those that this workload makes")
 
 
+def _asked(query: bytes) -> int:
+    """The key that a `get` asks for."""
+    word, key = decode(query)
+    if word != "get":
+        raise _strange(query)
+    asked: int = key
+    return asked
+
+
+class KeyedModel:
+    """What the models here share: the first integer of a request is the key that it is about."""
+
+    def key(self, request: bytes) -> int:
+        """That key: requests about others have nothing to do with it."""
+        key: int = decode(request)[1]
+        return key
+
+    def describe(self, request: bytes) -> str:
+        """In words."""
+        return describe(request)
+
+
 class Keys:
     """Which keys the next operation is about."""
 
@@ -195,19 +217,11 @@ class CounterMachine(Digest):
 
     def query(self, query: bytes) -> int:
         """The counter's value."""
-        word, key = decode(query)
-        if word != "get":
-            raise _strange(query)
-        return self._values.get(key, 0)
+        return self._values.get(_asked(query), 0)
 
 
-class CounterModel:
+class CounterModel(KeyedModel):
     """A counter's state is its value."""
-
-    def key(self, request: bytes) -> int:
-        """The counter."""
-        key: int = decode(request)[1]
-        return key
 
     def initial(self, _key: Key) -> State:
         """Every counter starts at 0."""
@@ -218,10 +232,6 @@ class CounterModel:
         word, _, *amount = decode(request)
         after = state + amount[0] if word == "add" else state
         return after if result in (UNKNOWN_RESULT, after) else None
-
-    def describe(self, request: bytes) -> str:
-        """In words."""
-        return describe(request)
 
 
 class CounterWorkload:
@@ -275,19 +285,11 @@ class RegisterMachine(Digest):
 
     def query(self, query: bytes) -> int:
         """The register's value."""
-        word, key = decode(query)
-        if word != "get":
-            raise _strange(query)
-        return self._values.get(key, 0)
+        return self._values.get(_asked(query), 0)
 
 
-class RegisterModel:
+class RegisterModel(KeyedModel):
     """A register's state is its value."""
-
-    def key(self, request: bytes) -> int:
-        """The register."""
-        key: int = decode(request)[1]
-        return key
 
     def initial(self, _key: Key) -> State:
         """Every register starts at 0."""
@@ -303,10 +305,6 @@ class RegisterModel:
             case ["cas", _, expected, value]:
                 return value if state == expected else state
         return state
-
-    def describe(self, request: bytes) -> str:
-        """In words."""
-        return describe(request)
 
 
 class RegisterWorkload:
@@ -370,19 +368,11 @@ class ListMachine(Digest):
 
     def query(self, query: bytes) -> list[int]:
         """The list's values, oldest first; a copy, for the list goes on."""
-        word, key = decode(query)
-        if word != "get":
-            raise _strange(query)
-        return list(self._lists.get(key, ()))
+        return list(self._lists.get(_asked(query), ()))
 
 
-class ListModel:
+class ListModel(KeyedModel):
     """A list's state is the tuple of its values."""
-
-    def key(self, request: bytes) -> int:
-        """The list."""
-        key: int = decode(request)[1]
-        return key
 
     def initial(self, _key: Key) -> State:
         """Every list starts empty."""
@@ -393,10 +383,6 @@ class ListModel:
         word, _, *value = decode(request)
         after = (*state, *value) if word == "append" else state
         return after if result in (UNKNOWN_RESULT, list(after)) else None
-
-    def describe(self, request: bytes) -> str:
-        """In words."""
-        return describe(request)
 
 
 class ListWorkload:

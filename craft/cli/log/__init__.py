@@ -13,7 +13,7 @@ import trio
 
 from craft import client
 from craft.cli.common import EXIT_OK, Commands, add_command, add_tls, tls_of
-from craft.cli.log.rows import Row, Wanted, as_json, as_text, timestamp_of
+from craft.cli.log.rows import Row, Wanted, as_json, as_text, time_option
 from craft.cli.log.sources import DirectorySource, RemoteSource, Source
 from craft.cli.values import whole
 from craft.errors import Compacted
@@ -56,8 +56,12 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
     command.add_argument("--after", type=position, default=0, metavar="P", help="merged after this position")
     command.add_argument("--until", type=position, metavar="P", help="merged up to this position")
     times = "a time (2026-03-01T12:00:00.5Z), or ns since 1970"
-    command.add_argument("--from", dest="begin", type=_time, metavar="T", help=f"stamped at or after {times}")
-    command.add_argument("--to", dest="end", type=_time, metavar="T", help="stamped at or before such a time")
+    command.add_argument(
+        "--from", dest="begin", type=time_option, metavar="T", help=f"stamped at or after {times}"
+    )
+    command.add_argument(
+        "--to", dest="end", type=time_option, metavar="T", help="stamped at or before such a time"
+    )
     command.add_argument("--kind", type=_kinds, default=frozenset(EntryKind), metavar="K,K", help=_KINDS_HELP)
     command.add_argument(
         "--uncommitted",
@@ -70,15 +74,6 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 _KINDS_HELP = f"only these: {', '.join(kind.name.lower() for kind in EntryKind)}"
-
-
-def _time(text: str) -> int:
-    try:
-        return timestamp_of(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed; allowed: a time such as 2026-03-01T12:00:00.5Z, or ns since 1970"
-        ) from None
 
 
 def _kinds(text: str) -> frozenset[EntryKind]:

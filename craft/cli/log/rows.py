@@ -5,6 +5,7 @@ Knows entries and what stands in them. Must not know where they come from.
 
 from __future__ import annotations
 
+import argparse
 import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -136,6 +137,16 @@ def timestamp_of(text: str) -> Timestamp:
     if not 0 <= found < 2**63:
         raise ValueError(f"{text!r} is not between 1970 and 2262")
     return found
+
+
+def time_option(text: str) -> Timestamp:
+    """`timestamp_of`, as the type of an option."""
+    try:
+        return timestamp_of(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed; allowed: a time such as 2026-03-01T12:00:00.5Z, or ns since 1970"
+        ) from None
 
 
 def as_json(row: Row) -> str:
