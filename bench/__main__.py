@@ -24,6 +24,7 @@ from bench import (
     latency,
     machine,
     members,
+    micro,
     recovery,
     restarts,
     skew,
@@ -46,6 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         recovery.EXPERIMENT,
         growth.EXPERIMENT,
         skew.EXPERIMENT,
+        micro.EXPERIMENT,
     )
 }
 

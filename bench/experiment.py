@@ -74,6 +74,9 @@ class Experiment:
     run: Callable[[argparse.Namespace, Progress], Awaitable[tuple[Figures, list[str]]]]
     summary: Callable[[Figures], list[str]]
 
+    table: Callable[[Figures], list[str]] | None = None
+    """The figures as lines of Markdown, for `report`; without it, `summary` in a block of code."""
+
     quick: tuple[str, ...] = ()
     """The options of the short run that `report --quick` makes of it."""
 

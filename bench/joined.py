@@ -15,13 +15,16 @@ Invariants
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
+from types import FrameType
 from typing import TypeAlias
 
 from bench.workload import Source, Table
@@ -53,6 +56,26 @@ PARTS = ("call", "unpack", "engine", "pack", "write", "sync", "apply")
 the storage's batch, its sync, and the state machine (which unpacks the commands)."""
 
 Input: TypeAlias = Callable[[], None]
+
+
+@contextmanager
+def python_calls() -> Iterator[dict[str, int]]:
+    """How often Python functions are called meanwhile, and C functions by Python."""
+    seen = {"call": 0, "c_call": 0}
+
+    def note(_frame: FrameType, event: str, _argument: object) -> None:
+        if event in seen:
+            seen[event] += 1
+
+    before = sys.getprofile()
+    gc.collect()
+    gc.disable()  # whose callbacks may be Python as well
+    sys.setprofile(note)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(before)
+        gc.enable()
 
 
 class Stuck(Exception):

@@ -8,16 +8,12 @@ One that adds work per command fails here, however fast the machine is.
 from __future__ import annotations
 
 import gc
-import sys
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import pytest
 
-from bench.joined import Joined, sources
+from bench.joined import Joined, python_calls, sources
 
 SERVERS = 3
 SIZE = 64
@@ -44,26 +40,6 @@ def warm(batch: int, *, size: int = SIZE, calls: int = 1) -> tuple[Joined, Any]:
         joined.calm()
     joined.counts.clear()
     return joined, callers
-
-
-@contextmanager
-def python_calls() -> Iterator[dict[str, int]]:
-    """How often Python functions are called meanwhile, and C functions by Python."""
-    seen = {"call": 0, "c_call": 0}
-
-    def note(_frame: FrameType, event: str, _argument: object) -> None:
-        if event in seen:
-            seen[event] += 1
-
-    before = sys.getprofile()
-    gc.collect()
-    gc.disable()  # whose callbacks, of hypothesis for one, are Python as well
-    sys.setprofile(note)
-    try:
-        yield seen
-    finally:
-        sys.setprofile(before)
-        gc.enable()
 
 
 def counted_calls(batch: int, calls: int = 1) -> tuple[int, int]:
