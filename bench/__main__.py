@@ -19,6 +19,7 @@ import trio
 from bench import (
     catchup,
     failover,
+    groups,
     growth,
     idle,
     latency,
@@ -27,6 +28,7 @@ from bench import (
     micro,
     recovery,
     restarts,
+    servers,
     skew,
     throughput,
 )
@@ -46,6 +48,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         catchup.EXPERIMENT,
         recovery.EXPERIMENT,
         growth.EXPERIMENT,
+        groups.EXPERIMENT,
+        servers.EXPERIMENT,
         skew.EXPERIMENT,
         micro.EXPERIMENT,
     )

@@ -101,6 +101,19 @@ def whole(least: int, greatest: int) -> Callable[[str], int]:
     return parse
 
 
+def wholes(least: int, greatest: int) -> Callable[[str], list[int]]:
+    """The type of an option that is one whole number in a range or several, with commas between them."""
+    one = whole(least, greatest)
+
+    def parse(text: str) -> list[int]:
+        values = [one(part) for part in text.split(",")]
+        if len(set(values)) < len(values):
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: each number once")
+        return values
+
+    return parse
+
+
 def seconds(least: float = 0.0) -> Callable[[str], float]:
     """The type of an option that is a time."""
 
@@ -188,6 +201,20 @@ def add_size_option(parser: argparse.ArgumentParser, default: int) -> None:
         default=default,
         metavar="N",
         help=f"size of a command (default: {default})",
+    )
+
+
+def add_window_options(parser: argparse.ArgumentParser, *, window: float, warmup: float) -> None:
+    """For how long a load is counted, and how long it runs before that."""
+    parser.add_argument(
+        "--seconds", type=seconds(0.1), default=window, metavar="S", help=f"the window (default: {window:g})"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=seconds(),
+        default=warmup,
+        metavar="S",
+        help=f"load before the window, not counted (default: {warmup:g})",
     )
 
 

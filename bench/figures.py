@@ -40,6 +40,11 @@ def spent(measured: Measured, name: str) -> float:
     return float(measured["after"][name] - measured["before"][name])
 
 
+def counted_since(measured: Measured, name: str) -> float:
+    """By how much the load's own count grew in the window."""
+    return float(measured["after"]["load"].get(name, 0) - measured["before"]["load"].get(name, 0))
+
+
 def counted(measured: Measured, metric: str) -> float:
     """By how much a counter grew in the window, or by how many values a histogram."""
     before, after = measured["before"]["metrics"][metric], measured["after"]["metrics"][metric]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from bench import machine
 from bench.experiment import (
     Experiment,
     Figures,
     Progress,
     add_common_options,
     add_group_option,
-    seconds,
+    add_window_options,
     whole,
 )
-from bench.figures import cluster_figures
-from bench.loading import LoadPlan, agree, run_load, settle
-from bench.processes import Plan, cluster
+from bench.loading import LoadPlan
+from bench.processes import Plan
+from bench.setting import Setting, measure
 from bench.workload import KEY_BYTES
 from craft import EngineLimits
 
@@ -42,17 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"size of a command, at least {KEY_BYTES} (default: 64)",
     )
-    parser.add_argument(
-        "--seconds", type=seconds(0.1), default=5.0, metavar="S", help="the window (default: 5)"
-    )
-    parser.add_argument(
-        "--warmup",
-        type=seconds(),
-        default=1.0,
-        metavar="S",
-        help="load before the window, not counted (default: 1)",
-    )
-
+    add_window_options(parser, window=5, warmup=1)
     parser.add_argument(
         "--alone",
         action="store_true",
@@ -89,28 +78,13 @@ async def _lone_client(
         window_s=options.seconds,
         seed=SEED,
     )
-    progress.stage(f"starting {plan.servers} servers")
-    async with cluster(plan) as running:
-        doubts = await settle(running, progress)
-        probe = machine.sync_seconds(running.directory)
-        loaded = await run_load(running, load, progress)
-        agreed, failures = await agree(running, loaded, progress)
-        probe += machine.sync_seconds(running.directory)
-    figures = cluster_figures(loaded.measured, loaded.latencies, options.bytes)
-    sync = machine.sync_p50_ms(probe)
-    bound = SYNCS_BOUND * sync + BOUND_MS
-    if figures["p50_ms"] is None:
-        failures.append(f"nothing was answered within the window of {options.seconds:g} s")
-    if figures["elections"]:
-        doubts.append(f"{figures['elections']} elections within the window")
+    figures, failures = await measure(Setting(what={}, plan=plan, load=load, probe_after=True), progress)
+    bound = SYNCS_BOUND * figures["fdatasync_p50_ms"] + BOUND_MS
     return {
         **figures,
         "rungs_p50_ms": figures["servers"][0]["rungs_p50_ms"],  # the client's server leads what it proposes
-        "fdatasync_p50_ms": round(sync, 3),
         "bound_ms": round(bound, 3),
         "within_bound": figures["p50_ms"] is not None and figures["p50_ms"] <= bound,
-        "agreed": agreed,
-        "doubts": doubts,
     }, failures
 
 
@@ -151,4 +125,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--seconds", "2", "--warmup", "0.5"),
 )

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import trio
 
+from bench.arrivals import OUTSTANDING_MAX, arrival_figures
 from bench.experiment import Progress
 from bench.figures import Measured, load_latencies
 from bench.processes import BenchError, Cluster
+from bench.reading import READS
 
 SETTLE_WITHIN_S = 20.0
 """For every group to be led where it belongs; leaders come home a few seconds after a start."""
@@ -34,7 +38,7 @@ class LoadPlan:
 
     mode: str
     tasks: list[int]
-    """Tasks that propose, a server."""
+    """Tasks that propose, a server. Open loop: 1 where commands arrive, else 0."""
 
     batch: int
     size: int
@@ -43,6 +47,30 @@ class LoadPlan:
     seed: int
     profile: str | None = None
     """A file for the profile of the first server."""
+
+    rate: float | None = None
+    """Open loop: commands that arrive a second, over all servers."""
+
+    outstanding_max: int = OUTSTANDING_MAX
+    """Open loop: calls not yet answered, a server, beyond which an arrival is turned away."""
+
+    write_share: float = 0.0
+    """Reads: how many of the calls are writes."""
+
+    def starts(self, directory: Path) -> list[dict[str, Any]]:
+        """What each server is told."""
+        rng = random.Random(self.seed)
+        shared: dict[str, Any] = {"mode": self.mode, "batch": self.batch, "size": self.size}
+        if self.mode in READS:
+            shared |= {
+                "write_share": self.write_share,
+                "board": str(directory / "board"),
+                "board_tasks": self.tasks,
+            }
+        if self.rate is not None:
+            calls = self.rate / self.batch / sum(self.tasks)
+            shared |= {"calls_per_second": calls, "outstanding_max": self.outstanding_max}
+        return [{**shared, "tasks": tasks, "seed": rng.getrandbits(64)} for tasks in self.tasks]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +84,20 @@ class Run:
 
     overloaded: int
     """Calls refused as Overloaded."""
+
+    behind: int = 0
+    """Reads that saw less than somebody had been answered before."""
+
+    by_server: list[list[float]] = field(default_factory=list)
+    """The latencies, server by server."""
+
+    arrivals: dict[str, Any] = field(default_factory=dict)
+    """Open loop: what became of what arrived in the window."""
+
+
+def evenly(clients: int, servers: int) -> list[int]:
+    """Clients a server, as even as can be."""
+    return [clients // servers + (number < clients % servers) for number in range(servers)]
 
 
 async def settle(cluster: Cluster, progress: Progress) -> list[str]:
@@ -71,15 +113,32 @@ async def settle(cluster: Cluster, progress: Progress) -> list[str]:
 async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
     """Start the load, measure over the window, stop the load."""
     progress.stage(f"warming up for {plan.warmup_s:g} s, then measuring for {plan.window_s:g} s")
-    rng = random.Random(plan.seed)
-    shared = {"mode": plan.mode, "batch": plan.batch, "size": plan.size}
-    await cluster.ask_each(
-        "start", [{**shared, "tasks": tasks, "seed": rng.getrandbits(64)} for tasks in plan.tasks]
-    )
+    await cluster.ask_each("start", plan.starts(cluster.directory))
     measured = await _measure(cluster, plan, progress)
     progress.stage("waiting for the last answers")
-    latencies = load_latencies(_latency_file(cluster, one.number) for one in cluster.processes)
-    return replace(await stop_load(cluster), measured=measured, latencies=latencies)
+    stopped = await stop_load(cluster)
+    arrivals: dict[str, Any] = {}
+    if plan.rate is not None:
+        lateness = await cluster.ask_each(
+            "arrived",
+            [
+                {"latencies": str(_latency_file(cluster, one.number)), **_window(reading)}
+                for one, reading in zip(cluster.processes, measured, strict=True)
+            ],
+        )
+        arrivals = arrival_figures(measured, lateness, plan.batch)
+    by_server = [load_latencies([_latency_file(cluster, one.number)]) for one in cluster.processes]
+    return replace(
+        stopped,
+        measured=measured,
+        latencies=sorted(chain.from_iterable(by_server)),
+        by_server=by_server,
+        arrivals=arrivals,
+    )
+
+
+def _window(measured: Measured) -> dict[str, float]:
+    return {"from_s": measured["before"]["at_s"], "to_s": measured["after"]["at_s"]}
 
 
 async def stop_load(cluster: Cluster) -> Run:
@@ -90,6 +149,7 @@ async def stop_load(cluster: Cluster) -> Run:
         latencies=[],
         answered=sum(one["answered"] for one in stopped),
         overloaded=sum(one["overloaded"] for one in stopped),
+        behind=sum(one["behind"] for one in stopped),
     )
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import trio
 
 import craft
+from bench.arrivals import OpenLoad, lateness
+from bench.reading import READS, Board, ReadLoad
 from bench.workload import CapturedTable, Load, Table
 from craft import Config, Server
 
@@ -61,7 +63,7 @@ class Member:
     def __init__(self, server: Server[Table], nursery: trio.Nursery) -> None:
         self._server = server
         self._nursery = nursery
-        self._load: Load | None = None
+        self._load: Load | OpenLoad | ReadLoad | None = None
 
     async def settle(self, *, within_s: float) -> Reply:
         """Wait until this server is ready and, for a while, until every group is led where it belongs."""
@@ -73,10 +75,11 @@ class Member:
                 await trio.sleep(SETTLED_POLL_S)
         return {"leaders": [group["leader"] for group in self._groups()]}
 
-    async def start(self, *, mode: str, tasks: int, batch: int, size: int, seed: int) -> Reply:
-        """Start the load."""
-        self._load = Load(self._server, tasks=tasks, batch=batch, size=size, seed=seed)
-        self._load.start(self._nursery, mode)
+    async def start(self, *, mode: str, tasks: int, **how: Any) -> Reply:
+        """Start the load: what the arguments of each kind are, `bench.loading.LoadPlan.starts` knows."""
+        self._load = _load(self._server, mode=mode, tasks=tasks, **how)
+        if self._load is not None:
+            self._load.start(self._nursery, mode)
         return {}
 
     async def measure(
@@ -97,18 +100,28 @@ class Member:
             profiler.disable()
             profiler.dump_stats(profile)
         after = {**self.reading(), **instant}
-        if self._load is not None and latencies:
-            window = self._load.latencies[before["calls"] : after["calls"]]
-            await trio.Path(latencies).write_bytes(window.tobytes())
+        if latencies:
+            window = b""
+            if self._load is not None:
+                window = self._load.latencies[before["calls"] : after["calls"]].tobytes()
+            await trio.Path(latencies).write_bytes(window)
         return {"before": before, "after": after}
 
     async def stop(self) -> Reply:
         """Stop the load; answers once every call is answered."""
         load = self._load
         if load is None:
-            return {"answered": 0, "overloaded": 0}
+            return {"answered": 0, "overloaded": 0, "behind": 0}
         await load.stop()
-        return {"answered": load.answered, "overloaded": load.overloaded}
+        return {"answered": load.answered, "overloaded": load.overloaded, "behind": load.behind}
+
+    async def arrived(self, *, from_s: float, to_s: float, latencies: str) -> Reply:
+        """The latencies of what was to arrive between two instants go to a file; how late it was made."""
+        if not isinstance(self._load, OpenLoad):
+            return lateness([])
+        window, late = self._load.between(from_s, to_s)
+        await trio.Path(latencies).write_bytes(window.tobytes())
+        return lateness(late)
 
     async def see(self) -> Reply:
         """Wait until all that was answered anywhere is applied here, at whatever level it was answered."""
@@ -157,10 +170,11 @@ class Member:
 
     def _instant(self) -> Reply:
         return {
-            "at_s": time.perf_counter(),
+            "at_s": time.monotonic(),
             "cpu_s": time.process_time(),
             "calls": 0 if self._load is None else len(self._load.latencies),
             "answered": 0 if self._load is None else self._load.answered,
+            "load": {} if self._load is None else self._load.counts(),
         }
 
     def reading(self) -> Reply:
@@ -185,6 +199,16 @@ class Member:
     def _groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = self._server.status()["groups"]
         return groups
+
+
+def _load(server: Server[Table], *, mode: str, tasks: int, **how: Any) -> Load | OpenLoad | ReadLoad | None:
+    if mode == "open":
+        return OpenLoad(server, **how) if tasks else None
+    if mode in READS:
+        board = Board(Path(how.pop("board")), how.pop("board_tasks"))
+        del how["batch"]  # a call is one command
+        return ReadLoad(server, tasks=tasks, board=board, **how)
+    return Load(server, tasks=tasks, **how)
 
 
 def _histogram(metric: dict[str, Any]) -> dict[str, Any]:

@@ -101,32 +101,67 @@ class CapturedTable(Table):
 
 
 class Source:
-    """Unique commands for one task: those of a run of slots, anew in every round."""
+    """Unique commands for one task: those of a run of slots, anew in every round.
 
-    def __init__(self, *, origin: int, first_slot: int, slots: int, size: int, rng: random.Random) -> None:
+    With a `batch` that is a part of the slots, one part after the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: int,
+        first_slot: int,
+        slots: int,
+        size: int,
+        rng: random.Random,
+        batch: int | None = None,
+    ) -> None:
         assert 0 < origin < ORIGINS_MAX and first_slot + slots <= SLOTS_MAX and size >= KEY_BYTES
+        assert batch is None or slots % batch == 0
         self._tails = [
             origin.to_bytes(1, "big") + slot.to_bytes(3, "big") + rng.randbytes(size - KEY_BYTES)
             for slot in range(first_slot, first_slot + slots)
         ]
-        self._round = 0
+        self._parts = 1 if batch is None else slots // batch
+        self._calls = 0
 
     def batch(self) -> list[bytes]:
-        """The commands of the next round."""
-        head = self._round.to_bytes(4, "big")
-        self._round += 1
-        return [head + tail for tail in self._tails]
+        """The commands of the next round, or of the next part of it."""
+        round_, part = divmod(self._calls, self._parts)
+        self._calls += 1
+        head = round_.to_bytes(4, "big")
+        tails = self._tails
+        if self._parts > 1:
+            size = len(tails) // self._parts
+            tails = tails[part * size : (part + 1) * size]
+        return [head + tail for tail in tails]
 
 
 class Load:
     """Closed-loop clients inside one server: each has one call outstanding, and goes on when answered."""
 
-    def __init__(self, server: Server[Table], *, tasks: int, batch: int, size: int, seed: int) -> None:
-        rng = random.Random(seed)
+    def __init__(
+        self,
+        server: Server[Table],
+        *,
+        tasks: int,
+        batch: int,
+        size: int,
+        seed: int,
+        slots: int | None = None,
+    ) -> None:
+        rng, slots = random.Random(seed), slots or batch
         self._server = server
         self._batch = batch
         self._sources = [
-            Source(origin=server.config.server_id, first_slot=task * batch, slots=batch, size=size, rng=rng)
+            Source(
+                origin=server.config.server_id,
+                first_slot=task * slots,
+                slots=slots,
+                size=size,
+                rng=rng,
+                batch=batch,
+            )
             for task in range(tasks)
         ]
         self._stopping = False
@@ -135,6 +170,7 @@ class Load:
         self.latencies = array("d")
         """Seconds from call to answer, of every answered call since the start, in the answers' order."""
         self.overloaded = 0
+        self.behind = 0
         self.last_answered: list[bytes] = []
         """Each task's last answered commands, once it has ended."""
 
@@ -142,6 +178,10 @@ class Load:
     def answered(self) -> int:
         """Commands answered as applied to their caller since the start."""
         return len(self.latencies) * self._batch
+
+    def counts(self) -> dict[str, int]:
+        """Nothing arrives here: a client that waits does not propose."""
+        return {}
 
     def start(self, nursery: trio.Nursery, mode: str) -> None:
         """Start every client.

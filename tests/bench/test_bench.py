@@ -20,10 +20,9 @@ from bench.beside import Beside, related
 from bench.experiment import OptionError
 from bench.figures import cluster_figures, percentile
 from bench.idle import _failures
-from bench.loading import differences
+from bench.loading import differences, evenly
 from bench.processes import BenchError, Plan, configs, free_ports
 from bench.pulse import longest_gap
-from bench.throughput import spread
 from bench.workload import KEY_BYTES, CapturedTable, Source, Table
 from craft import Batch
 
@@ -454,8 +453,8 @@ def test_percentiles_are_values_that_occurred() -> None:
 
 def test_clients_are_spread_evenly() -> None:
     """No server gets two more than another."""
-    assert spread(1024, 3) == [342, 341, 341]
-    assert spread(1, 3) == [1, 0, 0]
+    assert evenly(1024, 3) == [342, 341, 341]
+    assert evenly(1, 3) == [1, 0, 0]
 
 
 def test_each_server_gets_a_port_and_a_directory_of_its_own(tmp_path: Path) -> None:
