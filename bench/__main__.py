@@ -18,6 +18,7 @@ import trio
 
 from bench import (
     catchup,
+    compare,
     failover,
     groups,
     growth,
@@ -52,6 +53,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         servers.EXPERIMENT,
         skew.EXPERIMENT,
         micro.EXPERIMENT,
+        compare.EXPERIMENT,
     )
 }
 

@@ -62,6 +62,11 @@ class Plan:
     """Snapshots are taken, and logs compacted behind them."""
 
 
+def with_root() -> str:
+    """The search path for a process that imports what is in this tree."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody listens on. All are held until the last is found, so that they differ."""
     held: list[socket.socket] = []
@@ -113,19 +118,24 @@ class Process:
     @classmethod
     async def start(cls, config: Config, *, keys: str, snapshots: bool, log: Path) -> Process:
         """Start it and give it its assignment; it answers once its server runs."""
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        assignment = {"config": config.to_toml(), "keys": keys, "snapshots": snapshots}
+        return await cls.begin("bench.member", config.server_id, assignment, log)
+
+    @classmethod
+    async def begin(cls, module: str, number: int, assignment: Mapping[str, Any], log: Path) -> Process:
+        """Start a module that is asked by its stdin, and give it its assignment, which it answers."""
         with log.open("ab") as stderr:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "bench.member"],
+                [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": with_root()},
                 start_new_session=True,  # Ctrl-C is for the harness alone
             )
-        started = cls(config.server_id, process, log)
+        started = cls(number, process, log)
         try:
-            await started._send({"config": config.to_toml(), "keys": keys, "snapshots": snapshots})
+            await started._send(assignment)
         except BaseException:
             await started.kill()
             raise
@@ -182,7 +192,7 @@ class Cluster:
         """Start every server; all answer afterwards."""
         for config in self.configs:
             self.processes.append(await self._start(config))
-        await _together([partial(one.answer, "start") for one in self.processes])
+        await together([partial(one.answer, "start") for one in self.processes])
 
     async def restart(self, place: int) -> None:
         """Start the server at this place again, which was killed; it answers afterwards."""
@@ -200,10 +210,10 @@ class Cluster:
     async def ask_each(self, do: str, arguments: list[dict[str, Any]]) -> list[Any]:
         """Make a request of every server at once, each with its own arguments."""
         pairs = zip(self.processes, arguments, strict=True)
-        return await _together([partial(process.ask, do, **own) for process, own in pairs])
+        return await together([partial(process.ask, do, **own) for process, own in pairs])
 
 
-async def _together(calls: list[Callable[[], Any]]) -> list[Any]:
+async def together(calls: list[Callable[[], Any]]) -> list[Any]:
     """Run all at once. The first to fail ends the others, and its error is raised alone."""
     results: list[Any] = [None] * len(calls)
     failures: list[BenchError] = []

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from bench.processes import ROOT, BenchError
+from bench.processes import BenchError, with_root
 from bench.pulse import PULSES, instants
 from craft import Config, EngineLimits, client
 from craft.cli.demo.cluster import HOST, ServerProcess, configs, free_ports
@@ -181,8 +181,7 @@ async def served(
     with tempfile.TemporaryDirectory(prefix="craft-bench-", dir=directory) as name:
         place = Path(name)
         os.environ[PULSES] = name
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        os.environ["PYTHONPATH"] = path
+        os.environ["PYTHONPATH"] = with_root()
         own = [
             dataclasses.replace(one, close_timeout_ms=CLOSE_TIMEOUT_MS, engine=engine)
             for one in configs(place, servers, groups)
