@@ -94,6 +94,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
         "directory_mb_max": max(one["directory_mb"] for one in samples),
         "within_bound": max(one["directory_mb"] for one in samples) <= bound / 1e6,
         **_memory(samples),
+        **rates(samples),
         "samples": samples,
         "agreed": agreed,
         "doubts": doubts,
@@ -104,7 +105,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
 async def _watch(running: Cluster, commands: int, progress: Progress) -> list[dict[str, Any]]:
     """One sample a second, of the largest directory and the largest process."""
     samples = []
-    written = 0
+    written, began = 0, trio.current_time()
     while written < commands:
         await trio.sleep(SAMPLE_S)
         written = sum(one["answered"] for one in await running.ask_all("glance"))
@@ -113,6 +114,7 @@ async def _watch(running: Cluster, commands: int, progress: Progress) -> list[di
         samples.append(
             {
                 "commands": written,
+                "at_s": round(trio.current_time() - began, 3),
                 "directory_mb": _mb(sum(largest.values())),
                 "of_that_mb": {kind: _mb(size) for kind, size in sorted(largest.items())},
                 "memory_mb": round(max(_resident(one.pid) for one in running.processes) / 1e6, 1),
@@ -157,12 +159,30 @@ def _memory(samples: list[dict[str, Any]]) -> Figures:
     return {name: percentile(sorted(one["memory_mb"] for one in part), 0.5) for name, part in parts.items()}
 
 
+def rates(samples: list[dict[str, Any]]) -> Figures:
+    """Commands a second in the first and the second half: what twice the history costs."""
+    half = samples[-1]["commands"] / 2
+    middle = min(samples, key=lambda one: abs(one["commands"] - half))
+    late_s = samples[-1]["at_s"] - middle["at_s"]
+    early = middle["commands"] / middle["at_s"]
+    late = (samples[-1]["commands"] - middle["commands"]) / late_s if late_s else None
+    return {
+        "rate_early": round(early, 1),
+        "rate_late": None if late is None else round(late, 1),
+        "late_over_early": None if late is None else round(late / early, 3),
+    }
+
+
 def summary(figures: Figures) -> list[str]:
     """The figures for people."""
     f = figures
     return [
         f"written      {f['commands']:,} commands, {f['payload_mb']:,.0f} MB",
         f"applied      {f['applied_per_second']:,.0f} a second, snapshots and samples included",
+        (
+            f"history      {_rate(f['rate_early'])} a second in the first half, {_rate(f['rate_late'])} in"
+            f" the second: {f['late_over_early']} of it"
+        ),
         f"snapshots    {', '.join(map(str, f['snapshots']))} were taken, a server",
         f"directory    {f['directory_mb_max']:,.0f} MB at most, a server; the state is {f['state_mb']:g} MB",
         (
@@ -174,6 +194,10 @@ def summary(figures: Figures) -> list[str]:
             f" {f['memory_mb_late']:,.0f} MB in the last, of the largest server"
         ),
     ]
+
+
+def _rate(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:,.0f}"
 
 
 EXPERIMENT = Experiment(

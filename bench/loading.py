@@ -27,6 +27,9 @@ SETTLE_WITHIN_S = 20.0
 AGREE_WITHIN_S = 60.0
 """For all servers to apply the rest once nobody proposes any more."""
 
+DRAIN_WITHIN_S = 240.0
+"""For the answers to all that arrived and was taken, which may be far more than clients who wait propose."""
+
 AGREE_POLL_S = 0.1
 LEAD_S = 0.2
 """From telling the servers when to take their readings until the first one is due."""
@@ -116,7 +119,7 @@ async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
     await cluster.ask_each("start", plan.starts(cluster.directory))
     measured = await _measure(cluster, plan, progress)
     progress.stage("waiting for the last answers")
-    stopped = await stop_load(cluster)
+    stopped = await stop_load(cluster, 0.0 if plan.rate is None else DRAIN_WITHIN_S)
     arrivals: dict[str, Any] = {}
     if plan.rate is not None:
         lateness = await cluster.ask_each(
@@ -141,9 +144,9 @@ def _window(measured: Measured) -> dict[str, float]:
     return {"from_s": measured["before"]["at_s"], "to_s": measured["after"]["at_s"]}
 
 
-async def stop_load(cluster: Cluster) -> Run:
+async def stop_load(cluster: Cluster, patience_s: float = 0.0) -> Run:
     """End a load of which nothing was measured, and wait for the last answers."""
-    stopped = await cluster.ask_all("stop")
+    stopped = await cluster.ask_all("stop", patience_s=patience_s)
     return Run(
         measured=[],
         latencies=[],

@@ -21,6 +21,7 @@ import trio
 
 import craft
 from bench.arrivals import OpenLoad, lateness
+from bench.figures import milliseconds
 from bench.reading import READS, Board, ReadLoad
 from bench.workload import CapturedTable, Load, Table
 from craft import Config, Server
@@ -180,7 +181,10 @@ class Member:
     def reading(self) -> Reply:
         """Everything else that is counted, as it stands."""
         counted: dict[str, Any] = {}
+        rungs = {name: dict(rung) for name, rung in self._server.status()["rungs"].items()}
         for metric in self._server.metrics():
+            if metric["name"] == "craft_rung_seconds":
+                rungs[metric["labels"]["rung"]]["p999_ms"] = milliseconds(metric["quantiles"]["0.999"])
             counted[metric["name"]] = metric["value"] if "value" in metric else _histogram(metric)
         groups = self._groups()
         return {
@@ -189,7 +193,7 @@ class Member:
             "terms": sum(group["term"] for group in groups),
             "led": sum(group["leader"] == self._server.config.server_id for group in groups),
             "metrics": counted,
-            "rungs": self._server.status()["rungs"],
+            "rungs": rungs,
         }
 
     async def read(self) -> Reply:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import bare, machine
 from bench.experiment import Figures, Progress
-from bench.figures import cluster_figures, milliseconds, percentile, ratio
+from bench.figures import cluster_figures, mean, milliseconds, percentile, ratio
 from bench.loading import LoadPlan, agree, run_load, settle
 from bench.plots import Curve
 from bench.processes import Plan, cluster
@@ -94,6 +94,9 @@ async def measure(setting: Setting, progress: Progress) -> tuple[Figures, list[s
         **figures,
         **loaded.arrivals,
         "cpu_us_per_command": cpu_us_per_command(figures),
+        "calls_per_second": ratio(len(loaded.latencies), figures["servers"][0]["window_s"], 1),
+        "reads_behind": loaded.behind,
+        "rungs_ms": rungs_ms(loaded.measured),
         "overloaded_calls": loaded.overloaded,
         "fdatasync_p50_ms": round(machine.sync_p50_ms(probe), 3),
         "agreed": agreed,
@@ -109,15 +112,37 @@ def add_calls(figures: Figures, latencies: Sequence[Sequence[float]]) -> None:
         server["p99_ms"] = milliseconds(percentile(own, 0.99))
 
 
+def rungs_ms(measured: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """By rung and quantile: the mean over the servers that know it, since each server's start."""
+    found = [one["after"]["rungs"] for one in measured]
+
+    def over_servers(rung: str, name: str) -> float | None:
+        values = [one[rung][name] for one in found if one[rung][name] is not None]
+        return round(mean(values), 3) if values else None
+
+    names = {"p50": "p50_ms", "p99": "p99_ms", "p999": "p999_ms"}
+    return {
+        rung: {short: over_servers(rung, name) for short, name in names.items()}
+        for rung, one in found[0].items()
+        if "p999_ms" in one
+    }
+
+
 def cpu_us_per_command(figures: Mapping[str, Any]) -> float | None:
     """CPU time that a command costs a server, the mean over the servers: each applies all of them."""
     return ratio(1e6 * figures["cores_per_server"], figures["applied_per_second"])
 
 
 async def measure_in_turns(
-    settings: Sequence[Setting], options: argparse.Namespace, progress: Progress
+    settings: Sequence[Setting],
+    options: argparse.Namespace,
+    progress: Progress,
+    more: Sequence[str] = (),
 ) -> tuple[Points, list[str], list[str]]:
-    """A point a setting, what went wrong, what is doubtful; `options` as `add_repeat_options` has them."""
+    """A point a setting, what went wrong, what is doubtful; `options` as `add_repeat_options` has them.
+
+    `more` are figures to be told beside the usual ones.
+    """
     runs, failures = await repeated(
         settings,
         partial(measure, progress=progress),
@@ -132,7 +157,7 @@ async def measure_in_turns(
         for doubt in one.pop("doubts")
     ]
     return (
-        [point(setting.what, own) for setting, own in zip(settings, runs, strict=True)],
+        [point(setting.what, own, more) for setting, own in zip(settings, runs, strict=True)],
         failures,
         doubts,
     )

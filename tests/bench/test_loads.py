@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench import groups, throughput
-from bench.__main__ import parse
+from bench import groups, overload, reads, throughput
+from bench.__main__ import EXPERIMENTS, parse
 from bench.arrivals import OpenLoad, arrival_figures, arrivals
+from bench.growth import rates
+from bench.reading import READS, Board, is_behind, pack, unpack
 from bench.setting import change, point
 from bench.workload import KEY_BYTES, Source
 from tests.bench.test_bench import bench, result_of
@@ -76,6 +78,45 @@ def test_clusters_of_several_sizes_are_compared(name: str, what: list[int], tmp_
         assert isinstance(result["within_bound"], bool)
 
 
+@pytest.mark.system
+def test_reads_of_each_kind_see_what_was_answered(tmp_path: Path) -> None:
+    """Alone and beside writes; a read that missed an answered write would fail the run."""
+    result = result_of(bench("reads", *BRIEF, "--readers", "3", "--repeats", "1", place=tmp_path), tmp_path)
+    assert [(one["kind"], one["write_percent"]) for one in result["points"]] == [
+        (kind, percent) for kind in READS for percent in (0, 10)
+    ]
+    for one in result["points"]:
+        [run] = one["runs"]
+        assert all(server["calls_per_second"] > 0 for server in run["servers"])
+        assert run["agreed"]["applied"] == run["agreed"]["answered"] > 0
+        assert (run["applied_per_second"] > 0) == (one["write_percent"] > 0)
+
+
+@pytest.mark.system
+def test_overload_is_judged_by_peaks_before_and_after(tmp_path: Path) -> None:
+    """All that was taken was answered and applied, whatever was refused."""
+    result = result_of(bench("overload", *BRIEF, "--tasks", "1", "--batch", "100", place=tmp_path), tmp_path)
+    peaks = [one["applied_per_second"] for one in result["peak"]]
+    assert result["peak_per_second"] == pytest.approx(sum(peaks) / 2, abs=0.1)
+    assert result["kept_share"] == pytest.approx(
+        result["kept_per_second"] / result["peak_per_second"], abs=0.01
+    )
+    for run in (*result["peak"], result["overload"]):
+        assert run["agreed"]["applied"] == run["agreed"]["answered"] > 0
+
+
+@pytest.mark.system
+def test_latency_is_told_for_each_load_and_rung(tmp_path: Path) -> None:
+    """A point a load, each with its rungs."""
+    loads = ("--clients", "4", "--percents", "50,20", "--repeats", "1")
+    result = result_of(bench("latency-load", *BRIEF, *loads, place=tmp_path), tmp_path)
+    assert [one["percent"] for one in result["points"]] == [20, 50]
+    for one in result["points"]:
+        assert list(one["rungs_ms"]) == ["appended", "persisted", "committed", "merged", "applied"]
+        assert one["rungs_ms"]["persisted"]["p999"]["median"] >= one["rungs_ms"]["persisted"]["p50"]["median"]
+        assert one["offered_per_second"]["median"] > 0
+
+
 # -- options ---------------------------------------------------------------------------------------
 
 BAD_OPTIONS = {
@@ -102,6 +143,22 @@ BAD_OPTIONS = {
         "--profile is for one setting",
     ),
     "nothing to compare": (("groups", "--groups", "3"), "--groups 3 is not allowed; allowed: at least two"),
+    "reads of no kind": (
+        ("reads", "--kinds", "dirty"),
+        "'dirty' is not allowed; allowed: some of linearizable",
+    ),
+    "nobody to read from": (
+        ("reads", "--servers", "1"),
+        "--servers 1 is not allowed here; allowed: at least 2",
+    ),
+    "arrivals no entry holds": (
+        ("overload", "--batch", "10000", "--bytes", "4096"),
+        "makes calls of 41010005",
+    ),
+    "a load above the peak": (
+        ("latency-load", "--percents", "50,100"),
+        "'100' is not allowed; allowed: whole",
+    ),
     "no servers among some": (
         ("servers", "--servers", "3,0"),
         "'0' is not allowed; allowed: whole numbers 1",
@@ -130,8 +187,7 @@ def test_large_commands_go_in_smaller_calls_where_no_batch_is_given() -> None:
 
 def test_every_quick_run_has_options_that_are_allowed() -> None:
     """The report makes these runs without anybody looking."""
-    for experiment in (throughput.EXPERIMENT, groups.EXPERIMENT):
-        assert experiment.quick
+    for experiment in EXPERIMENTS.values():
         assert parse([experiment.name, *experiment.quick])[0] is experiment
 
 
@@ -208,3 +264,63 @@ def test_pictures_have_a_curve_a_size_over_the_clients() -> None:
     ]
     [only] = throughput.picture(grid[::2]).curves
     assert (only.name, list(only.x)) == ("applied", [16, 64])
+
+
+def test_a_read_is_behind_what_had_been_answered_before() -> None:
+    """Another round than the one that was answered, or nothing at all; a later one is not."""
+    command = (5).to_bytes(4, "big") + b"\1\0\0\0payload"
+    assert [is_behind(command, round_) for round_ in (-1, 4, 5, 6)] == [False, False, False, True]
+    assert is_behind(None, 0) and not is_behind(None, -1)
+
+
+def test_a_board_is_one_for_all_who_open_it(tmp_path: Path) -> None:
+    """What one notes the other finds, with the key of its slot; and nothing stands for a slot at first."""
+    mine, other = (Board(tmp_path / "board", [1, 0, 2]) for _ in range(2))
+    mine.note(3, 1, pack(7, 2**40 - 1))
+    rng = random.Random(1)
+    found = dict(other.any(rng) for _ in range(100))
+    assert {key: unpack(word) for key, word in found.items()} == {
+        b"\1\0\0\0": (-1, 0),
+        b"\3\0\0\0": (-1, 0),
+        b"\3\0\0\1": (7, 2**40 - 1),
+    }
+
+
+def test_only_stale_reads_may_be_behind() -> None:
+    """One that missed a write names its kind."""
+    runs = [{"reads_behind": 0}, {"reads_behind": 2}]
+    points = [{"kind": kind, "write_percent": 10, "runs": runs} for kind in ("session", "stale")]
+    [found] = reads.behind(points)
+    assert found.startswith("session reads, 10 % writes: 2 did not see a write")
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({}, True),
+        ({"applied_per_second": 89.0}, False),
+        ({"p99_ms": 1e9}, False),
+        ({"p99_ms": None}, False),
+        ({"memory_mb_max": 1e4}, False),
+    ],
+)
+def test_overload_keeps_throughput_latency_and_memory(changed: dict[str, Any], kept: bool) -> None:
+    """Each bound alone is missed where it is."""
+    options = options_of("overload")
+    peak = {"applied_per_second": 100.0, "p99_ms": 1.0, "memory_mb_max": 100.0, "offered_per_second": 0.0}
+    assert overload.judge(options, peak, {**peak, **changed}, peak)["within_bound"] is kept
+
+
+def test_an_overload_that_was_none_is_doubtful() -> None:
+    """Too little was offered, or no limit was met."""
+    over = {"offered_per_second": 200.0, "refused_per_second": 90.0}
+    assert overload.doubtful(over, 200.0) == []
+    assert "only 100 a second" in overload.doubtful({**over, "offered_per_second": 100.0}, 200.0)[0]
+    assert "no limit refused" in overload.doubtful({**over, "refused_per_second": 0.0}, 200.0)[0]
+
+
+def test_a_history_of_twice_the_length_is_compared_with_its_first_half() -> None:
+    """Ten a second, then five."""
+    samples = [{"at_s": 1.0, "commands": 10}, {"at_s": 2.0, "commands": 20}, {"at_s": 6.0, "commands": 40}]
+    assert rates(samples) == {"rate_early": 10, "rate_late": 5, "late_over_early": 0.5}
+    assert rates(samples[:1])["late_over_early"] is None
