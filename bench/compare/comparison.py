@@ -31,7 +31,17 @@ from bench.processes import BenchError
 from bench.repeats import add_repeat_options, repeated, shown, spread, spreads
 
 PEERS: dict[str, Peer] = {
-    one.name: one for one in (Craft(), Store(), Etcd(), Redis(), ZooKeeper(), Nats(), PySyncObj())
+    one.name: one
+    for one in (
+        Craft(),
+        Store(),
+        Etcd(),
+        Redis(),
+        ZooKeeper(),
+        Nats(),
+        PySyncObj("pysyncobj", batched=False),
+        PySyncObj("pysyncobj-batched", batched=True),
+    )
 }
 
 RATIOS_TO = ("etcd", "craft-kv")

@@ -25,11 +25,11 @@ POLL_S = 0.02
 class Table(SyncObj):  # type: ignore[misc]  # it ships no types
     """A dict of the last value of each key, how many writes there were, and a digest of all of them."""
 
-    def __init__(self, own: str, others: list[str], journal: str) -> None:
+    def __init__(self, own: str, others: list[str], journal: str, *, batched: bool) -> None:
         self.values: dict[str, bytes] = {}
         self.writes = 0
         self.digest = b""
-        super().__init__(own, others, SyncObjConf(journalFile=journal))
+        super().__init__(own, others, SyncObjConf(journalFile=journal, appendEntriesUseBatch=batched))
 
     @replicated  # type: ignore[untyped-decorator]  # as above
     def put(self, key: str, value: bytes) -> None:
@@ -111,7 +111,9 @@ class Member:
 
 def begin(told: dict[str, Any]) -> tuple[Member, dict[str, Any]]:
     """Start it, and wait until it takes writes."""
-    member = Member(told["origin"], Table(told["own"], told["others"], told["journal"]))
+    member = Member(
+        told["origin"], Table(told["own"], told["others"], told["journal"], batched=told["batched"])
+    )
     return member, member.start()
 
 
