@@ -6,5 +6,6 @@
 starting, asking and ending them · `machine` what it ran on · `experiment` what an experiment is, its options
 and its result · `loading` a load over a window, and the comparison afterwards · `figures` from readings to
 figures · `beside` another command in the same session · `throughput`, `latency`, `idle` the experiments
+· `multileader`, `multileader_figures`, `namespaces`, `quotas`: servers that share no network, or no core
 · `skew`, drawn by `skew_picture`, which starts no process: the simulator's engines with wrong clocks.
 """

@@ -28,6 +28,7 @@ from bench import (
     machine,
     members,
     micro,
+    multileader,
     overload,
     reads,
     recovery,
@@ -60,6 +61,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         skew.EXPERIMENT,
         micro.EXPERIMENT,
         compare.EXPERIMENT,
+        multileader.EXPERIMENT,
     )
 }
 

@@ -58,6 +58,18 @@ def written_by_process() -> dict[str, int] | None:
     return {name: int(value) for name, value in (line.split(":") for line in lines)}
 
 
+def sent_by_interface() -> dict[str, int]:
+    """Bytes that left through each network interface of this process's namespace; empty without /proc."""
+    try:
+        lines = Path("/proc/self/net/dev").read_text(encoding="ascii").splitlines()[2:]
+    except OSError:
+        return {}
+    # Eight figures of what was received, then of what was sent, of which bytes are the first.
+    return {
+        name.strip(): int(figures.split()[8]) for name, _, figures in (one.partition(":") for one in lines)
+    }
+
+
 class Member:
     """What the harness may ask. Each public method is a request, and its keywords are the arguments."""
 
@@ -190,6 +202,7 @@ class Member:
         return {
             "memory_bytes_max": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "io": written_by_process(),
+            "sent": sent_by_interface(),
             "terms": sum(group["term"] for group in groups),
             "led": sum(group["leader"] == self._server.config.server_id for group in groups),
             "metrics": counted,

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from typing import Any
 import trio
 
 from bench.member import requests
-from craft import Config, EngineLimits
+from craft import Config, EngineLimits, TransportLimits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +48,18 @@ class BenchError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Host:
+    """Where one server runs."""
+
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+    """The start of a command that runs the rest there, as the same process; see `namespaces` and `quotas`."""
+
+    closed_network: bool = False
+    """Nobody but the experiment's servers reaches the address, which is not loopback's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The cluster that an experiment wants."""
 
@@ -58,8 +70,16 @@ class Plan:
     """Where the servers' directories are made; without it, the system's place for temporary files."""
 
     engine: EngineLimits = field(default_factory=EngineLimits)
+    transport: TransportLimits = field(default_factory=TransportLimits)
     snapshots: bool = False
     """Snapshots are taken, and logs compacted behind them."""
+
+    hosts: Sequence[Host] = ()
+    """One a server; without any, all are plain processes on loopback."""
+
+    def host(self, server_id: int) -> Host:
+        """Where a server runs."""
+        return self.hosts[server_id - 1] if self.hosts else Host()
 
 
 def with_root() -> str:
@@ -89,7 +109,7 @@ def free_ports(count: int) -> list[int]:
 def configs(plan: Plan, directory: Path) -> list[Config]:
     """One configuration a server: the defaults, RocksDB with its syncs, plain TCP on loopback."""
     ports = free_ports(plan.servers)
-    addresses = {number: f"127.0.0.1:{port}" for number, port in enumerate(ports, start=1)}
+    addresses = {number: f"{plan.host(number).address}:{port}" for number, port in enumerate(ports, start=1)}
     return [
         Config(
             cluster="bench",
@@ -98,6 +118,8 @@ def configs(plan: Plan, directory: Path) -> list[Config]:
             groups=plan.groups,
             data_dir=directory / f"server-{number}",
             engine=plan.engine,
+            transport=plan.transport,
+            insecure_listen=plan.host(number).closed_network,
         )
         for number in addresses
     ]
@@ -116,17 +138,29 @@ class Process:
         self._lines = requests(process.stdout)
 
     @classmethod
-    async def start(cls, config: Config, *, keys: str, snapshots: bool, log: Path) -> Process:
+    async def start(cls, config: Config, plan: Plan, log: Path) -> Process:
         """Start it and give it its assignment; it answers once its server runs."""
-        assignment = {"config": config.to_toml(), "keys": keys, "snapshots": snapshots}
-        return await cls.begin("bench.member", config.server_id, assignment, log)
+        assignment = {"config": config.to_toml(), "keys": plan.keys, "snapshots": plan.snapshots}
+        prefix = plan.host(config.server_id).prefix
+        return await cls.begin("bench.member", config.server_id, assignment, log, prefix=prefix)
 
     @classmethod
-    async def begin(cls, module: str, number: int, assignment: Mapping[str, Any], log: Path) -> Process:
-        """Start a module that is asked by its stdin, and give it its assignment, which it answers."""
+    async def begin(
+        cls,
+        module: str,
+        number: int,
+        assignment: Mapping[str, Any],
+        log: Path,
+        *,
+        prefix: Sequence[str] = (),
+    ) -> Process:
+        """Start a module that is asked by its stdin, and give it its assignment, which it answers.
+
+        Behind a `prefix`, the start of a command that runs the rest as the same process (`Host`).
+        """
         with log.open("ab") as stderr:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", module],
+                [*prefix, sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -201,7 +235,7 @@ class Cluster:
 
     async def _start(self, config: Config) -> Process:
         log = self.directory / f"server-{config.server_id}.log"
-        return await Process.start(config, keys=self._plan.keys, snapshots=self._plan.snapshots, log=log)
+        return await Process.start(config, self._plan, log)
 
     async def ask_all(self, do: str, **arguments: Any) -> list[Any]:
         """Make the same request of every server at once; the answers in the servers' order."""
