@@ -1,18 +1,19 @@
 """`python -m bench <experiment>`: run one experiment, print its figures, keep them as JSON.
 
 Exit codes: 0 the run is valid, whatever its figures; 1 it failed (servers differ, one died, something was
-written where nothing must be) and its figures mean nothing; 2 the options are wrong; 128 + n signal n.
+written where nothing must be) and its figures mean nothing; 2 the options are wrong; 3 this machine lacks
+what it takes; 128 + n signal n.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -32,14 +33,25 @@ from bench import (
     overload,
     reads,
     recovery,
+    report,
     restarts,
     servers,
     skew,
+    targets,
     throughput,
 )
 from bench.beside import Beside, related
+from bench.ending import unless_signalled
 from bench.experiment import Experiment, OptionError, Progress, head, save
-from bench.processes import BenchError
+from bench.processes import BenchError, NotPossible
+
+
+class Command(NamedTuple):
+    """Something else than an experiment that this program does."""
+
+    main: Callable[[list[str], Mapping[str, Experiment]], int]
+    help: str
+
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -65,8 +77,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     )
 }
 
-FAILED = 1
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COMMANDS: dict[str, Command] = {
+    "report": Command(report.main, report.HELP),
+    "targets": Command(targets.main, targets.HELP),
+}
+"""What is no experiment, but made of their results."""
+
+FAILED, NOT_POSSIBLE = 1, 3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
         experiment.add_options(
             names.add_parser(experiment.name, help=experiment.question, description=experiment.question)
         )
+    for name, command in COMMANDS.items():
+        names.add_parser(name, help=command.help)
     return top
 
 
@@ -151,32 +170,26 @@ def show(experiment: Experiment, result: dict[str, Any]) -> None:
 
 
 async def supervised(experiment: Experiment, options: argparse.Namespace, beside: Beside | None) -> int:
-    """Run, show and keep; the exit code. On a signal, processes and directories are cleaned up first."""
-    token = trio.lowlevel.current_trio_token()
-    ended_by: list[int] = []
-    with trio.CancelScope() as scope:
-
-        def end(number: int, _: FrameType | None) -> None:
-            ended_by.append(number)
-            token.run_sync_soon(scope.cancel)
-
-        for number in SIGNALS:
-            signal.signal(number, end)
-        try:
-            result = await run(experiment, options, beside)
-        except BenchError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
-            return FAILED
-        show(experiment, result)
-        if options.json is not None:
-            save(result, options.json)
-        return FAILED if result["failures"] else 0
-    return 128 + ended_by[0]
+    """Run, show and keep; the exit code."""
+    try:
+        result = await run(experiment, options, beside)
+    except NotPossible as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return NOT_POSSIBLE
+    except BenchError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return FAILED
+    show(experiment, result)
+    if options.json is not None:
+        save(result, options.json)
+    return FAILED if result["failures"] else 0
 
 
 def main(arguments: list[str]) -> int:
     """The program."""
-    return trio.run(supervised, *parse(arguments))
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]].main(arguments[1:], EXPERIMENTS)
+    return trio.run(unless_signalled, partial(supervised, *parse(arguments)))
 
 
 if __name__ == "__main__":

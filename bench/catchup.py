@@ -212,4 +212,5 @@ EXPERIMENT = Experiment(
     check=check,
     run=run,
     summary=summary,
+    quick=("--megabytes", "24", "--snapshot-mib", "4", "--trailing-mib", "2", "--window", "1"),
 )

@@ -207,4 +207,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--commands", "2000000", "--snapshot-mib", "16", "--trailing-mib", "16"),
 )

@@ -134,4 +134,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--seconds", "4", "--quiet", "2"),
 )

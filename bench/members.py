@@ -123,4 +123,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--pause", "1"),
 )

@@ -47,6 +47,10 @@ class BenchError(Exception):
     """The run failed, and its figures mean nothing."""
 
 
+class NotPossible(BenchError):
+    """This machine lacks what the experiment takes: a privilege, or a program. It says what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """Where one server runs."""

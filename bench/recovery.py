@@ -125,4 +125,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--megabytes", "100"),
 )

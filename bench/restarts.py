@@ -132,4 +132,5 @@ EXPERIMENT = Experiment(
     add_options=add_options,
     run=run,
     summary=summary,
+    quick=("--rounds", "1", "--pause", "1"),
 )

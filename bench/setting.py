@@ -34,6 +34,7 @@ SPREAD = (
     "fdatasync_p50_ms",
     "bare_per_second",
     "bare_ratio",
+    "turn_p999_ms",
 )
 """The figures of which a setting's runs are told as median, least and greatest."""
 

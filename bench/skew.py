@@ -311,4 +311,5 @@ EXPERIMENT = Experiment(
     check=check,
     run=run,
     summary=summary,
+    quick=("--light", "0.15", "--busy", "0.02"),
 )

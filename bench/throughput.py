@@ -253,7 +253,8 @@ def _points(points: Points) -> list[str]:
         f" log {shown(one['log_bytes_per_payload_byte'], 2)},"
         f" disk {shown(one['disk_bytes_per_payload_byte'], 2)},"
         f" wire {shown(one['wire_bytes_per_payload_byte'], 2)}"
-        f" for a byte of payload; {shown(one['cpu_seconds_per_server'], 1)} s of CPU a server"
+        f" for a byte of payload; {shown(one['cpu_seconds_per_server'], 1)} s of CPU a server;"
+        f" {shown(one['bare_ratio'], 2)} of what bare processes reach"
         for one in points
     ]
     return [*lines(points, *what), *wires]
