@@ -168,7 +168,7 @@ TARGETS: tuple[Target, ...] = (
         bound=0.25,
     ),
     Target(
-        words="twice the history: throughput in the last quarter over that in the second",
+        words="twice the history: throughput in the second half over that in the first",
         run="growth",
         path=(("late_over_early",),),
         sense=AT_LEAST,
@@ -177,7 +177,7 @@ TARGETS: tuple[Target, ...] = (
     Target(
         words="twice the load that it can take: throughput kept, of its peak",
         run="overload",
-        path=(("kept",),),
+        path=(("kept_share",),),
         sense=AT_LEAST,
         bound=0.9,
     ),

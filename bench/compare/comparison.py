@@ -27,8 +27,9 @@ from bench.experiment import (
     seconds,
     whole,
 )
-from bench.processes import BenchError
+from bench.processes import NotPossible
 from bench.repeats import add_repeat_options, repeated, shown, spread, spreads
+from bench.tables import cell
 
 PEERS: dict[str, Peer] = {
     one.name: one
@@ -124,7 +125,7 @@ async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures,
     there = [peer for peer in wanted if peer.missing() is None]
     skipped = [{"name": peer.name, "install": peer.missing()} for peer in wanted if peer not in there]
     if not there:
-        raise BenchError(
+        raise NotPossible(
             "nothing to compare: " + "; ".join(f"{one['name']}: {one['install']}" for one in skipped)
         )
     load = Load(
@@ -224,14 +225,26 @@ def row_of(one: dict[str, Any]) -> list[str]:
     ]
 
 
-def summary(figures: Figures) -> list[str]:
-    """The figures for people."""
+def systems_table(figures: Figures) -> list[str]:
+    """A row a system."""
     head = [
         "system", "version", "writes a second", *(f"over {other}" for other in RATIOS_TO), "p50 ms", "p99 ms",
         "CPU s per 1,000", "durability", "load made by",
     ]  # fmt: skip
+    return table([head, *(row_of(one) for one in figures["systems"])])
+
+
+def markdown(figures: Figures) -> list[str]:
+    """The figures for a page: the table, and what an answer of each system means."""
+    said = [f"- {one['name']}, answered: {cell(one['durability_means'])}" for one in figures["systems"]]
+    skipped = [f"- {one['name']} is not here: {cell(one['install'])}" for one in figures["skipped"]]
+    return [*systems_table(figures), "", *said, *skipped]
+
+
+def summary(figures: Figures) -> list[str]:
+    """The figures for people."""
     return [
-        *table([head, *(row_of(one) for one in figures["systems"])]),
+        *systems_table(figures),
         f"fdatasync    p50 {shown(figures['fdatasync_p50_ms'], 2)} ms for small appends before each run",
         *(f"{one['name']:<12} answered: {one['durability_means']}" for one in figures["systems"]),
         *(f"skipped      {one['name']}: {one['install']}" for one in figures["skipped"]),
@@ -246,6 +259,7 @@ EXPERIMENT = Experiment(
     check=check,
     run=run,
     summary=summary,
+    table=markdown,
     quick=(
         "--systems", "craft,craft-kv,etcd,redis,pysyncobj",
         "--repeats", "1", "--seconds", "2", "--warmup", "0.5",

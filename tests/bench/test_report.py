@@ -127,6 +127,13 @@ def test_every_target_is_of_a_run_that_a_report_makes() -> None:
     assert len({target.words for target in TARGETS}) == len(TARGETS)
 
 
+def test_every_targets_figure_is_one_that_the_documentation_explains() -> None:
+    """A figure that was renamed is noticed here, and not as `not measured`."""
+    text = (ROOT / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
+    figures = {path[-1] for target in TARGETS for path in target.path}
+    assert {name for name in figures if f"`{name}`" not in text} == set()
+
+
 def test_a_command_is_repeated_without_the_places_where_things_went() -> None:
     """What decides the figures stays."""
     words = ["python", "-m", "bench", "x", "--json", "a.json", "--bytes", "9", "--plot=p", "--dir", "/d"]
