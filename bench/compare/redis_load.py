@@ -8,6 +8,7 @@ them by the time of the slowest: where they do not end together, the figure is t
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,15 @@ def driven_of(reports: Sequence[Report]) -> Driven:
     )
 
 
+def makeable(wanted: int, *, clients: int, pipeline: int) -> int:
+    """How many writes redis-benchmark is told to make, so that it makes just as many.
+
+    Each connection gets at least one turn, and a turn is never cut: told another number, it makes more than
+    it says.
+    """
+    return pipeline * max(clients, math.ceil(wanted / pipeline))
+
+
 class RedisLoad:
     """The generators of one system, one a server."""
 
@@ -76,9 +86,8 @@ class RedisLoad:
         return await self._make([round(rate * seconds) for rate in self._rates], seconds)
 
     async def _make(self, wanted: list[int], seconds: float) -> Driven:
-        # A generator with more connections than requests leaves some of them without any.
         requests = [
-            max(number, clients * self._pipeline)
+            makeable(number, clients=clients, pipeline=self._pipeline)
             for number, clients in zip(wanted, self._clients, strict=True)
         ]
         said = await together(

@@ -242,6 +242,12 @@ def test_redis_benchmarks_report_is_read() -> None:
             redis_load.report(none, 1000)
 
 
+@pytest.mark.parametrize(("wanted", "made"), [(0, 70), (70, 70), (71, 77), (700, 700)])
+def test_redis_benchmark_is_told_what_it_can_make(wanted: int, made: int) -> None:
+    """Ten connections with seven writes outstanding each: whole turns, and one for each connection."""
+    assert redis_load.makeable(wanted, clients=10, pipeline=7) == made
+
+
 def test_generators_together_are_as_fast_as_the_slowest_lets_them() -> None:
     """1,000 writes in 1 s and 1,000 in 2 s are 1,000 a second, and the worse percentiles stand."""
     fast = redis_load.Report(requests=1000, per_second=1000.0, p50_ms=1.0, p99_ms=9.0)
@@ -286,7 +292,7 @@ def test_a_server_holds_what_was_answered_and_at_most_what_was_sent(held: int, w
 @pytest.mark.parametrize("name", list(PEERS))
 def test_a_systems_writes_are_counted(name: str, tmp_path: Path) -> None:
     """Its servers hold what was answered; and version, durability and ratios stand in the table."""
-    done, result = compare(installed(name), tmp_path)
+    done, result = compare(installed(name), tmp_path, "--pipeline", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     (one,) = result["systems"]
     assert one["runs"][0]["answered"] > 0
@@ -301,7 +307,7 @@ def test_a_systems_writes_are_counted(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["etcd", "redis", "pysyncobj", "craft-kv"])
 def test_writes_that_are_not_held_fail_the_run(name: str, tmp_path: Path) -> None:
     """Those that were counted too many are found: exit code 1, and the result says where."""
-    done, result = compare(installed(name), tmp_path, "--plant-mismatch", "--pipeline", "2")
+    done, result = compare(installed(name), tmp_path, "--plant-mismatch")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED" in done.stdout
     answered = result["systems"][0]["runs"][0]["answered"]
