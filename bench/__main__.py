@@ -38,6 +38,7 @@ from bench import (
     servers,
     skew,
     targets,
+    snapshot,
     throughput,
 )
 from bench.beside import Beside, related
@@ -66,6 +67,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         catchup.EXPERIMENT,
         recovery.EXPERIMENT,
         growth.EXPERIMENT,
+        snapshot.EXPERIMENT,
         groups.EXPERIMENT,
         overload.EXPERIMENT,
         reads.EXPERIMENT,

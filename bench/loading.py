@@ -57,6 +57,9 @@ class LoadPlan:
     outstanding_max: int = OUTSTANDING_MAX
     """Open loop: calls not yet answered, a server, beyond which an arrival is turned away."""
 
+    slots: int | None = None
+    """Closed loop: keys of a task, over which its calls walk: a multiple of the batch, the default."""
+
     write_share: float = 0.0
     """Reads: how many of the calls are writes."""
 
@@ -70,6 +73,8 @@ class LoadPlan:
                 "board": str(directory / "board"),
                 "board_tasks": self.tasks,
             }
+        if self.slots is not None:
+            shared["slots"] = self.slots
         if self.rate is not None:
             calls = self.rate / self.batch / sum(self.tasks)
             shared |= {"calls_per_second": calls, "outstanding_max": self.outstanding_max}
@@ -117,7 +122,7 @@ async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
     """Start the load, measure over the window, stop the load."""
     progress.stage(f"warming up for {plan.warmup_s:g} s, then measuring for {plan.window_s:g} s")
     await cluster.ask_each("start", plan.starts(cluster.directory))
-    measured = await _measure(cluster, plan, progress)
+    measured = await measure_window(cluster, plan, progress)
     progress.stage("waiting for the last answers")
     stopped = await stop_load(cluster, 0.0 if plan.rate is None else DRAIN_WITHIN_S)
     arrivals: dict[str, Any] = {}
@@ -130,7 +135,7 @@ async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
             ],
         )
         arrivals = arrival_figures(measured, lateness, plan.batch)
-    by_server = [load_latencies([_latency_file(cluster, one.number)]) for one in cluster.processes]
+    by_server = window_latencies(cluster)
     return replace(
         stopped,
         measured=measured,
@@ -138,6 +143,11 @@ async def run_load(cluster: Cluster, plan: LoadPlan, progress: Progress) -> Run:
         by_server=by_server,
         arrivals=arrivals,
     )
+
+
+def window_latencies(cluster: Cluster) -> list[list[float]]:
+    """Those of the last window, server by server, in seconds and sorted."""
+    return [load_latencies([_latency_file(cluster, one.number)]) for one in cluster.processes]
 
 
 def _window(measured: Measured) -> dict[str, float]:
@@ -160,7 +170,8 @@ def _latency_file(cluster: Cluster, number: int) -> Any:
     return cluster.directory / f"latencies-{number}"
 
 
-async def _measure(cluster: Cluster, plan: LoadPlan, progress: Progress) -> list[Measured]:
+async def measure_window(cluster: Cluster, plan: LoadPlan, progress: Progress) -> list[Measured]:
+    """Readings at both ends of the next window of a load that runs already."""
     from_s = time.monotonic() + LEAD_S + plan.warmup_s
     answered: dict[int, int] = {}
     shown = (time.monotonic(), 0)

@@ -77,6 +77,8 @@ class Member:
         self._server = server
         self._nursery = nursery
         self._load: Load | OpenLoad | ReadLoad | None = None
+        self._captured = trio.Event()
+        self._capture_s = 0.0
 
     async def settle(self, *, within_s: float) -> Reply:
         """Wait until this server is ready and, for a while, until every group is led where it belongs."""
@@ -159,6 +161,24 @@ class Member:
     async def capture(self) -> Reply:
         """Take a snapshot; answers when it is durable."""
         return {"position": await self._server.take_snapshot()}
+
+    async def capture_at(self, *, at_s: float) -> Reply:
+        """Take a snapshot at an instant of the monotonic clock, while other requests are answered."""
+        self._captured = trio.Event()
+        self._nursery.start_soon(self._capture_at, at_s, self._captured)
+        return {}
+
+    async def _capture_at(self, at_s: float, done: trio.Event) -> None:
+        await trio.sleep(max(0.0, at_s - time.monotonic()))
+        began = time.monotonic()
+        await self._server.take_snapshot()
+        self._capture_s = time.monotonic() - began
+        done.set()
+
+    async def captured(self) -> Reply:
+        """How long that took, once it is durable."""
+        await self._captured.wait()
+        return {"took_s": self._capture_s}
 
     async def reach(self, *, position: int) -> Reply:
         """Wait until everything up to a position is applied here."""

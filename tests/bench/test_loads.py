@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench import groups, overload, reads, throughput
+from bench import groups, overload, reads, snapshot, throughput
 from bench.__main__ import EXPERIMENTS, parse
 from bench.arrivals import OpenLoad, arrival_figures, arrivals
 from bench.growth import rates
@@ -106,6 +106,19 @@ def test_overload_is_judged_by_peaks_before_and_after(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
+def test_snapshots_are_taken_and_sent_under_load(tmp_path: Path) -> None:
+    """A window with one beside a window without, and a server that could not come back from logs."""
+    small = ("--megabytes", "1", "--window", "0.5", "--repeats", "1")
+    result = result_of(bench("snapshot", *small, place=tmp_path), tmp_path)
+    [both] = result["rounds"]
+    slots = snapshot.load_plan(options_of("snapshot", *small)).slots
+    assert both["calm"]["applied_per_second"] > 0 and both["snapshot"]["captured_s"] > 0
+    assert result["installed_s"] > 0 and result["snapshots_installed"] >= 1
+    assert result["agreed"]["keys"] == 2 * 4 * (slots or 0)
+    assert result["agreed"]["applied"] == result["agreed"]["answered"] > 0
+
+
+@pytest.mark.system
 def test_latency_is_told_for_each_load_and_rung(tmp_path: Path) -> None:
     """A point a load, each with its rungs."""
     loads = ("--clients", "4", "--percents", "50,20", "--repeats", "1")
@@ -159,6 +172,7 @@ BAD_OPTIONS = {
         ("latency-load", "--percents", "50,100"),
         "'100' is not allowed; allowed: whole",
     ),
+    "nobody to send one": (("snapshot", "--servers", "2"), "--servers 2 is not allowed; allowed: at least 3"),
     "no servers among some": (
         ("servers", "--servers", "3,0"),
         "'0' is not allowed; allowed: whole numbers 1",
@@ -324,3 +338,16 @@ def test_a_history_of_twice_the_length_is_compared_with_its_first_half() -> None
     samples = [{"at_s": 1.0, "commands": 10}, {"at_s": 2.0, "commands": 20}, {"at_s": 6.0, "commands": 40}]
     assert rates(samples) == {"rate_early": 10, "rate_late": 5, "late_over_early": 0.5}
     assert rates(samples[:1])["late_over_early"] is None
+
+
+def test_a_dip_is_of_windows_that_lie_side_by_side() -> None:
+    """A machine that slows down between two rounds has no part in it."""
+    rounds = []
+    for rate in (100.0, 10.0):
+        calm = {"applied_per_second": rate, "p99_ms": 1.0, "longest_ms": 2.0}
+        rounds.append(
+            {"calm": calm, "snapshot": {**calm, "applied_per_second": rate * 0.8, "captured_s": 1.0}}
+        )
+    found = snapshot.compared(rounds)
+    assert found["dip_median"] == found["dip"]["least"] == found["dip"]["greatest"] == 0.2
+    assert found["applied_per_second_snapshot"]["least"] == 8
