@@ -37,8 +37,8 @@ from bench import (
     restarts,
     servers,
     skew,
-    targets,
     snapshot,
+    targets,
     throughput,
 )
 from bench.beside import Beside, related
