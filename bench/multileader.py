@@ -43,7 +43,7 @@ from bench.multileader_figures import (
     used,
 )
 from bench.plots import add_plot_option, check_plot, draw
-from bench.processes import BenchError, Cluster, Host, Plan, cluster
+from bench.processes import Cluster, Host, NotPossible, Plan, cluster
 from bench.quotas import Quotas
 from bench.repeats import add_repeat_options, repeated
 from bench.workload import KEY_BYTES
@@ -253,11 +253,11 @@ def settings_of(options: argparse.Namespace) -> list[Setting]:
 
 
 def able(limits: Sequence[str]) -> None:
-    """Raise BenchError where this machine cannot limit what is to be limited."""
+    """Raise NotPossible where this machine cannot limit what is to be limited."""
     for limit, lacking in ((EGRESS, namespaces.missing), (CPU, quotas.missing)):
         if limit in limits and (why := lacking()) is not None:
             other = CPU if limit == EGRESS else EGRESS
-            raise BenchError(f"--limit {limit} is not possible here: {why}; or try --limit {other}")
+            raise NotPossible(f"--limit {limit} is not possible here: {why}; or try --limit {other}")
 
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
