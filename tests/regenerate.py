@@ -20,7 +20,7 @@ from craft.config import RELATIONS, ClockConfig, Config, TlsConfig
 from craft.config.checks import limit_pairs, plain, unit_range
 from craft.limits import ClientLimits, EngineLimits, TailLimits, TransportLimits
 from craft.testing import timeline
-from craft.testing.moments import MEMBER_MOMENTS, MOMENTS, SNAPSHOT_MOMENTS
+from craft.testing.moments import ALL_MOMENTS
 from craft.testing.parallel import attempt
 from craft.testing.plan import MS, Plan
 from craft.testing.trace import KINDS, Trace
@@ -126,7 +126,7 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "docs/reference/simulate.md": {
         "events": lambda: words_table("Kind", KINDS),
-        "moments": lambda: words_table("Moment", {**MOMENTS, **SNAPSHOT_MOMENTS, **MEMBER_MOMENTS}),
+        "moments": lambda: words_table("Moment", ALL_MOMENTS),
     },
     "docs/explanation/simulation.md": {"mutants": hunt.table},
 }

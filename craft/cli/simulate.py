@@ -17,7 +17,7 @@ from craft.cli.progress import Progress
 from craft.errors import CraftError
 from craft.testing import report, shrink, swarm, timeline
 from craft.testing.faults import FAULTS
-from craft.testing.moments import MOMENTS
+from craft.testing.moments import ALL_MOMENTS
 from craft.testing.parallel import (
     HASH_SEEDS,
     Outcome,
@@ -466,7 +466,7 @@ def _read(path: Path) -> Plan:
         raise SimulationFailed(f"{path}: {error}") from error
     _known(path, "workload", [plan.workload], WORKLOADS)
     _known(path, "fault kind", [fault.kind for fault in plan.faults], FAULTS)
-    _known(path, "moment", [fault.on for fault in plan.faults if fault.on], MOMENTS)
+    _known(path, "moment", [fault.on for fault in plan.faults if fault.on], ALL_MOMENTS)
     return plan
 
 

@@ -32,7 +32,7 @@ MOMENTS = {
     "answer": "a client has been answered",
     "served": "a client's read has been served",
 }
-"""Every moment, and what is true then."""
+"""Those of every run, and what is true then."""
 
 SNAPSHOT_MOMENTS = {
     "capture": "a server has forked its state machine, and not yet written its snapshot",
@@ -46,7 +46,8 @@ MEMBER_MOMENTS = {
 }
 """Those of runs about members."""
 
-_KNOWN = {*MOMENTS, *SNAPSHOT_MOMENTS, *MEMBER_MOMENTS}
+ALL_MOMENTS = {**MOMENTS, **SNAPSHOT_MOMENTS, **MEMBER_MOMENTS}
+"""Whatever a script may wait for."""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Moments:
 
     def wait(self, name: str, *, nth: int, after: int, event: Callable[[ServerId], None]) -> None:
         """Call `event(server)` right behind the nth moment of a kind at or after a time."""
-        assert name in _KNOWN, name
+        assert name in ALL_MOMENTS, name
         self._waiting.setdefault(name, []).append(_Waiting(after, nth, event))
 
     def reached(self, world: World, name: str, server: ServerId) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from craft.cli import main
 from craft.testing import report
+from craft.testing.moments import ALL_MOMENTS
 from craft.testing.plan import MS, SECOND, Fault, Plan
 from craft.testing.trace import KINDS
 from tests.cli.running import craft, start
@@ -265,6 +266,17 @@ def test_what_is_no_script_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"craft: error: {file}: ")
     assert told in line
+
+
+def test_a_script_may_wait_for_every_moment(tmp_path: Path) -> None:
+    """Also for those that only some seeds draw: what `--shrink` writes can be replayed."""
+    faults = tuple(
+        Fault(number, "pause", at=0, duration=MS, choice=1, on=moment)
+        for number, moment in enumerate(ALL_MOMENTS)
+    )
+    file = tmp_path / "x.json"
+    file.write_text(Plan(seed=1, clients=1, duration=10 * MS, faults=faults).to_json(), encoding="utf-8")
+    assert main(["simulate", "--replay", str(file)]) == 0
 
 
 def test_a_script_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
