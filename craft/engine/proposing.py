@@ -37,7 +37,8 @@ COUNTERS_LOST_MAX = 1000
 REROUTE_MS = 50
 """How soon a request is placed again that a leader refused: not at once, or the two would play ping-pong.
 
-A new leader ends that wait: most refusals are of one that hands its group over."""
+Nor where it passed the request on, and that one refused: then the three would. A new leader ends that wait:
+most refusals are of one that hands its group over."""
 
 DETOUR_MS = 300
 """How soon it is placed again that a peer could not pass on to a leader: about an election."""
@@ -159,6 +160,7 @@ def _forward(
     peer, group = ways[e.route_rotation % len(ways)]
     forwards.setdefault((peer, group), []).append(_proposal(e, pending))
     pending.stage, pending.group, pending.term = Stage.APPENDED, group, e.leaders[group][0]
+    pending.asked = peer
     _attempted(e, pending)
 
 
@@ -367,23 +369,26 @@ def handle_forward_refused(e: EngineState, sender: ServerId, m: ForwardRefused) 
     """A leader did not take them: place them again."""
     if m.counter != e.counter:
         return  # of our predecessor, whose requests are numbered like ours
-    wait_ms = _wait_after_refusal(e, sender, m.group)
     for request in m.requests:
         pending = e.pending.get(request)
         if pending is not None and pending.stage is Stage.APPENDED and pending.group == m.group:
             # Not settled by it: the network may have repeated the Forward, and its other copy been taken.
             pending.attempts = max(0, pending.attempts - 1)
             pending.stage = Stage.UNROUTED
+            wait_ms = _wait_after_refusal(e, sender, pending)
             same = pending.term == e.raft(m.group).term  # else another leads by now
             pending.retry_at = e.now.monotonic_ns + wait_ms * MS if same and wait_ms else 0
             e.wake_at = min(e.wake_at, pending.retry_at or e.wake_at)
             e.unrouted.append(pending)
 
 
-def _wait_after_refusal(e: EngineState, sender: ServerId, group: GroupId) -> int:
-    """How long not to ask again. A peer that leads nothing may refuse while we learn who does: no time."""
-    leader = e.leaders[group][1]
-    if leader == sender:
+def _wait_after_refusal(e: EngineState, sender: ServerId, pending: Pending) -> int:
+    """How long not to ask again. A peer that leads nothing may refuse while we learn who does: no time.
+
+    Not where the leader that we know was asked already, whoever refuses: it may have passed the request on.
+    """
+    leader = e.leaders[pending.group][1]
+    if leader is not None and leader in {sender, pending.asked}:
         return REROUTE_MS
     return 0 if leader is not None and (leader == e.me or _reaches(e, leader)) else DETOUR_MS
 

@@ -108,6 +108,7 @@ class Pending:
     stage: Stage = Stage.UNROUTED
     group: GroupId = 0
     term: Term = 0
+    asked: ServerId | None = None  # to whom it was last forwarded, the leader or not
     retry_at: int = 0
     attempts: int = 0  # how often it may have been appended, refusals not counted: each retry waits longer
     told: bool = False  # that it is committed, which is all that its caller wanted

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from craft.messages import Forward, Frame
+from craft.messages import Forward, ForwardRefused, Frame
 from craft.types import EntryKind, is_command
 from tests.driver import EPOCH, MS, SECOND, Cluster
 
@@ -133,6 +135,33 @@ def test_a_refused_forward_is_placed_again() -> None:
         c.write_and_wait(2, b"%d" % number, limit=2 * SECOND)
     c.quiesce()
     c.check_answers()
+
+
+def test_who_is_refused_by_a_third_server_does_not_ask_the_same_leader_at_once() -> None:
+    """Soak seed 89498: the leader that we know is none, and passes requests on to one that is none any more.
+
+    That one's refusal says nothing new of whom we asked; it went round and round at the speed of the network.
+    """
+    c = Cluster(3, 1)
+    c.settle_evenly()
+    asked: list[Forward] = []
+
+    def passed_on(sender: int, receiver: int, frame: Frame) -> Frame:
+        forwards = [m for m in frame.messages if isinstance(m, Forward)]
+        if (sender, receiver) != (2, 0) or not forwards:
+            return frame
+        for m in forwards:
+            requests = tuple(one.request for one in m.proposals)
+            c.at(MS, partial(c.inject, 1, 2, ForwardRefused(m.group, m.proposals[0].counter, requests)))
+        asked.extend(forwards)
+        return frame._replace(messages=tuple(m for m in frame.messages if not isinstance(m, Forward)))
+
+    c.intercept = passed_on
+    token = c.propose(2, b"a")
+    c.run(120 * MS)
+    assert 2 <= len(asked) <= 3
+    c.pass_all()
+    c.run_until(lambda: c.answered(2, token))
 
 
 def test_forwards_take_effect_once_however_often_they_arrive() -> None:
