@@ -229,12 +229,15 @@ def _is_ready(e: EngineState, voters: frozenset[ServerId]) -> bool:
 
 
 def _caught_up_here(e: EngineState, r: RaftState) -> frozenset[ServerId]:
-    # And heard since it is wanted: who was switched off a moment ago, and is added again, is not there.
-    oldest = max(e.wished_at, e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS)
+    # And it has answered what we sent since it is wanted: who was switched off a moment ago, and is added
+    # again, is not there, however late its last words arrive.
+    answered = {peer.id for peer in e.peers.values() if peer.reached_at >= e.wished_at}
+    oldest = e.now.monotonic_ns - e.limits.election_timeout_ms_min * MS
     there = {
         peer
         for peer, progress in r.progress.items()
-        if progress.active_at >= oldest
+        if peer in answered
+        and progress.active_at >= oldest
         and progress.counted
         and progress.counted + CAUGHT_UP_ENTRIES >= r.log.last_index
         and membership.counts(r, peer)

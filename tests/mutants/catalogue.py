@@ -957,7 +957,7 @@ MEMBERS = (
         "heard_before_it_was_wanted",
         "PROTOCOL 8",
         "A server is caught up by what it said before the change that adds it again.",
-        ("craft.engine.membership:_caught_up_here", "max(e.wished_at, ", "max(0, "),
+        ("craft.engine.membership:_caught_up_here", "peer.reached_at >= e.wished_at", "True"),
     ),
     _mutant(
         "requests_wait_twice",
