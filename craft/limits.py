@@ -76,7 +76,8 @@ class EngineLimits:
     """A read round that has not completed is begun afresh after this."""
 
     proposal_retry_ms: int = 1000
-    """A request not yet merged is proposed again after this (exactly once all the same)."""
+    """A request not yet merged is proposed again after this (exactly once all the same); not while the merge
+    has yet to come to where it may be."""
 
     floor_wait_ms_max: int = 1000
     """A proposal whose session was answered beyond this cluster's time waits at most this."""

@@ -191,7 +191,7 @@ def _detours(e: EngineState) -> list[tuple[ServerId, GroupId]]:
 def _attempted(e: EngineState, pending: Pending) -> None:
     wait = e.limits.proposal_retry_ms << min(pending.attempts, RETRY_DOUBLINGS_MAX)
     pending.attempts += 1
-    pending.sent = True
+    pending.sent, pending.upto = True, None
     pending.retry_at = e.now.monotonic_ns + wait * MS
 
 
@@ -240,8 +240,12 @@ def tick(e: EngineState) -> None:
     now = e.now.monotonic_ns
     for pending in e.pending.values():
         if pending.retry_at <= now and pending.stage is Stage.APPENDED:
-            mark("request proposed again")
-            _unroute(e, pending)
+            if _merge_is_behind(e, pending):
+                mark("request waits for the merge")
+                pending.retry_at = now + e.limits.proposal_retry_ms * MS
+            else:
+                mark("request proposed again")
+                _unroute(e, pending)
     still: list[tuple[int, GroupId, Proposal]] = []
     for deadline, group, proposal in e.floor_waiting:
         if not e.raft(group).leads or now >= deadline:
@@ -253,6 +257,21 @@ def tick(e: EngineState) -> None:
         else:
             still.append((deadline, group, proposal))
     e.floor_waiting = still
+
+
+def _merge_is_behind(e: EngineState, pending: Pending) -> bool:
+    """May a request be in its group's log, and the merge not have come to it yet?
+
+    Then it is late, not lost. To propose it again would make the merge later still, and, where it is slower
+    than our patience, keep it so by our repetitions alone. A log's end that never commits is cut by a later
+    leader, and a leader that changes does not wait for this.
+    """
+    log = e.raft(pending.group).log
+    if pending.upto is None:
+        pending.upto = log.last_index
+    held = e.merger.first_held(pending.group)
+    merged = e.cursor[pending.group] if held is None else held - 1
+    return merged < min(pending.upto, log.last_index)
 
 
 def _unroute(e: EngineState, pending: Pending) -> None:

@@ -110,6 +110,7 @@ class Pending:
     term: Term = 0
     asked: ServerId | None = None  # to whom it was last forwarded, the leader or not
     retry_at: int = 0
+    upto: Index | None = None  # the end of its group's log here when its patience first ended
     attempts: int = 0  # how often it may have been appended, refusals not counted: each retry waits longer
     told: bool = False  # that it is committed, which is all that its caller wanted
     sent: bool = False  # it left this server, or was appended here: from then on its fate is not ours to know

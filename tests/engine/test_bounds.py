@@ -26,7 +26,8 @@ from craft.messages import (
     RequestVoteResult,
     TimeoutNow,
 )
-from craft.types import NOWHERE, EntryKind, Proposal, make_entry
+from craft.sessions import decode_payload
+from craft.types import NOWHERE, EntryKind, Proposal, is_command, make_entry
 from tests.driver import EPOCH, MS, SECOND, Cluster
 
 # -- overload -------------------------------------------------------------------------------------
@@ -258,6 +259,54 @@ def test_what_is_stuck_is_proposed_more_and_more_seldom() -> None:
     c.pass_all()
     c.quiesce()
     assert c.commands(1) == [b"a"]
+
+
+def test_a_merge_that_is_slower_than_our_patience_is_not_made_slower() -> None:
+    """Soak seed 81939: what waits to be merged was proposed again and again, faster than it could be merged.
+
+    The merge was later with each repetition, so more was late: it stayed so when all clients were gone.
+    """
+    limits = EngineLimits(proposal_retry_ms=10, apply_bytes_max=1)
+    c = Cluster(limits=limits, apply=(10 * MS, 10 * MS))
+    c.settle_evenly()
+    c.quiesce()
+    proposals = 0
+    before = [c.raft(0, group).log.last_index for group in range(3)]
+    tokens = []
+    for number in range(60):
+        tokens.append((number % 3, c.propose(number % 3, b"%d" % number)))
+        c.run(MS)
+    c.run_until(lambda: all(c.answered(i, token) for i, token in tokens), 10 * SECOND)
+    for group in range(3):
+        entries = [one for one in c.raft(0, group).log.entries if one.index > before[group]]
+        proposals += sum(len(decode_payload(one.payload)) for one in entries if is_command(one.kind))
+    assert proposals == len(tokens)
+    c.quiesce()
+    c.check_answers()
+
+
+def test_what_is_lost_while_the_merge_is_behind_is_proposed_again_when_it_has_come() -> None:
+    """The merge has passed everything that may hold it, and it was not there."""
+    limits = EngineLimits(proposal_retry_ms=10, entry_bytes_max=KIB, apply_bytes_max=1)
+    c = Cluster(3, 1, limits=limits, apply=(10 * MS, 10 * MS))
+    c.settle_evenly()
+    early = [c.propose(0, b"%d" % number + bytes(800)) for number in range(20)]
+    forwarded_at: list[int] = []
+
+    def first_is_lost(sender: int, _receiver: int, frame: Frame) -> Frame | None:
+        forwards = sender == 2 and any(isinstance(m, Forward) for m in frame.messages)
+        forwarded_at.extend([c.time] * forwards)
+        return None if forwards and len(forwarded_at) == 1 else frame
+
+    c.run(5 * MS)
+    c.intercept = first_is_lost
+    lost = c.propose(2, b"lost")
+    c.run_until(lambda: c.answered(2, lost), 2 * SECOND)
+    assert all(c.answered(0, token) for token in early)
+    first, second = forwarded_at
+    assert second - first > 150 * MS
+    c.quiesce()
+    c.check_answers()
 
 
 def test_nobody_moves_the_clusters_time_by_a_floor() -> None:

@@ -18,6 +18,7 @@ REACHED = {
     "a_follower_hidden_from_the_only_leader_never_wrote": "forward relayed",
     "joint_was_entered_by_a_dead_servers_last_words": "removed server switched off",
     "requests_went_round_three_servers_none_of_which_led": "forward relayed",
+    "the_merge_was_kept_late_by_what_was_proposed_again": "request waits for the merge",
 }
 """The rare path on which a script's bug was: a plan that no longer gets there proves nothing."""
 
