@@ -63,25 +63,29 @@ BATCHES = {EGRESS: 8, CPU: 500}
 CPU_TASKS = 12
 """Sizes of commands, commands a call, and calls outstanding a server, unless told otherwise."""
 
-BACKLOG_S = 1.2
+BACKLOG_S = 2.5
 """What is outstanding in all with egress limited, as the time that one leader's link takes for it. Several
 leaders wait for a part of it each, which must still be long beside a sync and a merge."""
 
 NARROW = EngineLimits(
     entry_bytes_max=16 * KIB,
     append_bytes_max=32 * KIB,
-    inflight_bytes_max=64 * KIB,
+    inflight_bytes_max=192 * KIB,
     uncommitted_entries_max=16,
+    load_bytes_max=32 * KIB,
+    snapshot_chunk_bytes=32 * KIB,
     fetch_after_ms=10_000,
     proposal_retry_ms=60_000,
 )
+NARROW_TRANSPORT = TransportLimits(frame_bytes_max=112 * KIB, burst_bytes_max=32 * KIB)
 """For narrow links, in every form alike. The defaults are for links that carry an entry of a MiB in
 milliseconds. Here heartbeats would wait behind it until somebody stands for election, and what is merely on
 its way would be taken for lost and sent, fetched or proposed once more. That waste is the one leader's, whose
-backlog is longest, and would make several look better than they are."""
+backlog is longest, and would make several look better than they are. And a frame must be small beside what is
+in flight: else all of that is in one frame, and the link idles until it is acknowledged."""
 
 ENGINES = {EGRESS: NARROW, CPU: EngineLimits()}
-TRANSPORTS = {EGRESS: TransportLimits(burst_bytes_max=32 * KIB), CPU: TransportLimits()}
+TRANSPORTS = {EGRESS: NARROW_TRANSPORT, CPU: TransportLimits()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +152,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quota",
         type=share_of_core,
-        default=0.4,
+        default=0.2,
         metavar="CORES",
-        help="cpu: what a server may use (default: 0.4)",
+        help="cpu: what a server may use (default: 0.2)",
     )
     _add_load_options(parser)
     add_repeat_options(parser, 3)
