@@ -27,9 +27,10 @@ from craft.errors import DamagedSnapshot
 from craft.folding import Folded
 from craft.marks import mark
 from craft.membership import Members
+from craft.raft import membership
 from craft.ready import Capture, Ready
 from craft.sessions import Sessions
-from craft.types import NOWHERE, Cut, Entry, GroupId, Head, SnapshotInfo, SnapshotKind, SnapshotPart
+from craft.types import Cut, Entry, GroupId, Head, SnapshotInfo, SnapshotKind, SnapshotPart
 
 KEPT = 2
 """Snapshots that are kept; one alone allows no compaction."""
@@ -72,8 +73,7 @@ def cut(e: EngineState, group: GroupId) -> Cut:
         # (†) Remembered: a later cut must not lie before this one, to which the log may be compacted by then.
         s.applied[group] = s.delivered[group]
     place, timestamp = s.applied[group]
-    found = e.raft(group).log.configuration_upto(place.index)
-    at, configuration = (NOWHERE, e.raft(group).created) if found is None else found
+    at, configuration = membership.upto(e.raft(group), place.index)
     return Cut(place, timestamp, configuration, at)
 
 

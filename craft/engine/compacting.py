@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from craft.engine.capturing import KEPT
 from craft.engine.state import EngineState, Landmark
 from craft.marks import mark
-from craft.raft import RaftState
+from craft.raft import RaftState, membership
 from craft.raft.progress import ProgressState
-from craft.types import NOWHERE, Cut, GroupId, Index, Start
+from craft.types import Cut, GroupId, Index, Start
 
 
 def tick(e: EngineState) -> None:
@@ -52,7 +52,7 @@ def _compact(e: EngineState, r: RaftState, upto: Index) -> None:
     ):
         e.snapshots.compaction_due = True
         return
-    at, configuration = r.log.configuration_upto(index) or (NOWHERE, r.created)
+    at, configuration = membership.upto(r, index)
     cut = Cut(landmark.place, landmark.timestamp, configuration, at)
     mark("log compacted")
     r.log.compact(cut)

@@ -154,12 +154,15 @@ class Log:
         return self.offset, self.offset_timestamp
 
     def configuration_upto(self, index: Index) -> tuple[Place, Configuration] | None:
-        """The latest configuration at or before `index`; None: that of the cluster's creation."""
+        """The latest configuration at or before `index`; None: that of the cluster's creation.
+
+        Also where a cut says what that was: each server knows that itself, and perhaps more of its own id.
+        """
         for entry in reversed(self.configurations):
             if entry.index <= index:
                 return Place(entry.term, entry.index), unpack_configuration(entry.payload)
         start = self.start
-        return (start.configuration_at, start.configuration) if start.configuration.voters else None
+        return (start.configuration_at, start.configuration) if start.configuration_at.index else None
 
     def compact(self, cut: Cut) -> None:
         """What is at or below `cut` leaves the disk, and so memory too. The next write tells storage."""

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from craft.marks import mark
 from craft.raft.progress import Progress
 from craft.raft.state import RaftState
-from craft.types import NOWHERE, Configuration, ServerId, unpack_configuration
+from craft.types import NOWHERE, Configuration, Index, Place, ServerId, unpack_configuration
 
 
 class Goal(NamedTuple):
@@ -41,14 +41,21 @@ def follow_log(r: RaftState) -> None:
     """Entries were appended or cut: act by the latest configuration that the log holds now."""
     log = r.log
     last = log.configurations[-1] if log.configurations else None
-    start_at = log.start.configuration_at if log.start.configuration.voters else NOWHERE
-    at = start_at if last is None else (last.term, last.index)
+    at = log.start.configuration_at if last is None else (last.term, last.index)
     if at == r.configuration_at:
         return  # places are unique within a group's log
     r.configuration_at, r.configuration = log.configuration_upto(log.last_index) or (NOWHERE, r.created)
     before, r.bound = r.bound, dict(r.configuration.disks)
     if r.leads:
         _follow_members(r, before)
+
+
+def upto(r: RaftState, index: Index) -> tuple[Place, Configuration]:
+    """The latest configuration at or before `index`, and its place, for whoever goes on behind it.
+
+    That of the creation as it was: that this server is not the founder whose id it has, only it itself says.
+    """
+    return r.log.configuration_upto(index) or (NOWHERE, Configuration(r.created.voters))
 
 
 def _follow_members(r: RaftState, before: Mapping[ServerId, str]) -> None:

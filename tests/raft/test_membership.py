@@ -12,9 +12,23 @@ from hypothesis import strategies as st
 from craft import quorum
 from craft.limits import EngineLimits
 from craft.messages import RequestVote, RequestVoteResult
-from craft.raft import Raft
+from craft.raft import Raft, membership
 from craft.raft.membership import Goal, is_reached, next_step
-from craft.types import Configuration, ServerId, empty_recovered
+from craft.types import (
+    BEGINNING,
+    NOWHERE,
+    Configuration,
+    Cut,
+    Entry,
+    EntryKind,
+    HardState,
+    Place,
+    RecoveredGroup,
+    ServerId,
+    empty_recovered,
+    make_entry,
+    pack_configuration,
+)
 
 SERVERS = range(1, 6)
 STEPS_MAX = 8
@@ -164,3 +178,46 @@ def test_another_machine_under_a_founders_id_has_no_vote_to_give(
     raft.step(2, RequestVote(0, 1, 0, 0, pre=pre, transfer=False), 10**12)
     [(_, answer)] = raft.state.outbox
     assert isinstance(answer, RequestVoteResult) and answer.granted is granted
+
+
+@pytest.mark.parametrize(
+    "start", [BEGINNING, Cut(Place(1, 5), 500, Configuration(frozenset({1, 2, 3})), NOWHERE)]
+)
+def test_what_it_knows_of_its_id_stays_behind_a_cut_of_the_creation(start: Cut) -> None:
+    """A founder's snapshot names no disk, for that is how the cluster was created: it makes nobody a founder.
+
+    An entry that binds is appended behind it, and cut again: then the creation's counts once more.
+    """
+    own = Configuration(frozenset({1, 2, 3}), disks=((1, "founder"),))
+    term, index = start.place
+    found = RecoveredGroup(
+        HardState(max(term, 1), None, index), start.place, start.timestamp, (), start.place, start=start
+    )
+    raft = Raft(0, 1, own, found, limits=EngineLimits(), rng=random.Random(0), gone=set(), now=0)
+    r = raft.state
+    assert (r.configuration, r.bound) == (own, {1: "founder"})
+    r.log.append((configured(at(1, 2, 3, version=0), index=index + 1),))
+    membership.follow_log(r)
+    assert r.bound == {server: f"disk{server}" for server in (1, 2, 3)}
+    r.log.truncate_from(index + 1)
+    membership.follow_log(r)
+    assert (r.configuration, r.bound) == (own, {1: "founder"})
+
+
+def test_others_are_told_of_the_creation_and_not_of_the_teller() -> None:
+    """That one server is not the founder is its own affair: a cut that said so would bind that id for all."""
+    own = Configuration(frozenset({1, 2, 3}), disks=((1, "founder"),))
+    [empty] = empty_recovered(1).groups
+    raft = Raft(0, 1, own, empty, limits=EngineLimits(), rng=random.Random(0), gone=set(), now=0)
+    r = raft.state
+    assert membership.upto(r, 0) == (NOWHERE, Configuration(frozenset({1, 2, 3})))
+    r.log.append((configured(at(1, 2, 3, version=0), index=1),))
+    assert membership.upto(r, 1) == (Place(1, 1), at(1, 2, 3, version=0))
+
+
+def configured(configuration: Configuration, *, index: int) -> Entry:
+    """The entry that makes it the group's."""
+    payload = pack_configuration(configuration)
+    return make_entry(
+        0, index=index, term=1, timestamp=1000 + index, kind=EntryKind.CONFIGURATION, payload=payload
+    )
