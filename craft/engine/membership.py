@@ -102,21 +102,26 @@ def _forget(e: EngineState, peer: ServerId) -> None:
 def note_own(e: EngineState) -> None:
     """Was it this server that the merged set names? One that joined replays its id's former lives first.
 
-    By its disk's name it was; without one where we were told of nothing newer, or a configuration of that set
-    has bound our disk.
+    By its disk's name it was, or where a configuration of that set has bound our disk. Without a name where
+    we were told of nothing newer, as long as no other disk takes that place: it is whose session is opened
+    first, and that may have been before we came, in the very version that we were told of (†).
     """
-    member = e.members.servers.get(e.me)
-    if e.was_member or member is None or member.disk not in ("", e.disk):
+    if e.was_member and not e.nameless:
         return
-    version = e.members.version
-    e.was_member = (
-        member.disk == e.disk
-        or version >= e.roll.version
-        or any(
+    member, version = e.members.servers.get(e.me), e.members.version
+    if member is None:
+        e.nameless = False  # it was ours until now, or never
+    elif member.disk not in ("", e.disk):
+        if e.nameless:
+            mark("place of another disk")
+        e.was_member = e.nameless = False
+    else:
+        named = member.disk == e.disk or any(
             raft.state.configuration.version <= version and raft.state.bound.get(e.me) == e.disk
             for raft in e.replicas
         )
-    )
+        e.was_member = e.was_member or named or version >= e.roll.version
+        e.nameless = e.was_member and not named
 
 
 def tell(e: EngineState, out: Ready) -> None:

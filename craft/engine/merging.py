@@ -82,8 +82,9 @@ def _merge(e: EngineState, timestamp: Timestamp, group: GroupId, entry: Entry) -
     def note_opened(proposal: Proposal, opened: Opened) -> None:
         proposing.note_opened(e, proposal, opened)
 
+    servers = e.members.servers
     merged = fold(e, group, entry, settle, note_opened)
-    if merged.members:
+    if e.members.servers is not servers:  # changed, or bound to a disk by a session
         membership.note_own(e)
     e.recent.append((merged.position, timestamp, group, entry.index, entry.size, e.digest))
     return merged

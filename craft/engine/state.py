@@ -305,6 +305,7 @@ class EngineState:
     configurations_seen: list[Place] = field(default_factory=list)
     unsettled: bool = True  # something about the members is under way, or may be
     was_member: bool = False  # who joins has yet to merge that it is wanted
+    nameless: bool = False  # it is by a set that names no disk under our id, which may be another's yet
     peers_due: bool = True  # the driver is to be told of them
     wished_version: int = 0  # the wanted set that is worked for
     wished_at: int = 0  # monotonic

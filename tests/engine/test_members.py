@@ -6,11 +6,12 @@ from functools import partial
 
 import pytest
 
-from craft.engine import membership
+from craft.engine import membership, merging
 from craft.engine.state import EngineState
 from craft.membership import Members
 from craft.messages import Frame
-from craft.types import Configuration, Member
+from craft.sessions import NONCE_BYTES, OPEN, encode_payload
+from craft.types import Configuration, EntryKind, Member, Proposal, make_entry
 from tests.driver import MS, SECOND, Cluster
 
 ME = 0
@@ -55,6 +56,40 @@ def test_who_is_wanted_without_a_disk_is_removed_by_name(joiner: EngineState) ->
     merge(joiner, wanted(9, disk=""))
     merge(joiner, wanted(10))
     assert joiner.removed
+
+
+def test_a_place_without_a_name_that_another_disk_takes_was_not_its_own(joiner: EngineState) -> None:
+    """Soak seed 84168: told of version 8, it merges that: the place, and then who opened there."""
+    merge(joiner, wanted(8, disk=""))
+    merge(joiner, wanted(8, disk="former"))
+    assert not joiner.removed
+    merge(joiner, wanted(9, disk="former"))
+    assert not joiner.removed
+    merge(joiner, wanted(10, disk="new"))
+    merge(joiner, wanted(11, disk="third"))
+    joiner.reached_version = 11
+    assert joiner.removed
+
+
+def test_who_leaves_before_it_had_a_name_is_removed_whoever_comes_next(joiner: EngineState) -> None:
+    """No session was opened under its id: the place was its own until it was left out."""
+    merge(joiner, wanted(8, disk=""))
+    merge(joiner, wanted(9))
+    merge(joiner, wanted(10, disk="third"))
+    assert joiner.removed
+
+
+def test_a_session_that_is_merged_tells_at_once_whose_the_place_is(joiner: EngineState) -> None:
+    """Before what comes behind it in the same turn, which may take that place away again."""
+    merge(joiner, wanted(8, disk=""))
+    opened = Proposal(ME, 1, OPEN, 0, 0, bytes(NONCE_BYTES) + b"former")
+    entry = make_entry(
+        0, index=1, term=1, timestamp=1, kind=EntryKind.SESSION, payload=encode_payload([opened])
+    )
+    merging._merge(joiner, 1, 0, entry)
+    assert joiner.members.servers[ME].disk == "former"
+    merge(joiner, wanted(9))
+    assert not joiner.removed
 
 
 def test_after_a_restart_its_configuration_tells_who_it_was(joiner: EngineState) -> None:
