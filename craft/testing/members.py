@@ -26,6 +26,7 @@ from craft.testing.plan import MS, SECOND, MemberChange
 from craft.types import ServerId
 
 if typing.TYPE_CHECKING:
+    from craft.engine.state import EngineState
     from craft.testing.server import SimServer
     from craft.testing.world import World
 
@@ -60,6 +61,7 @@ class Operator:
         self._asked_at = 0
         self._told_at: dict[ServerId, int] = {}
         self._wished: set[ServerId] = set()  # whose last change that was asked for adds them
+        self._askers: set[ServerId] = set()  # through whom a change was asked for
         self.regretted: dict[ServerId, int] = {}  # who is added again so long after it is switched off
 
     # -- what servers need of it --------------------------------------------------------------------
@@ -144,6 +146,7 @@ class Operator:
         if changes:
             try:
                 server.engine.change_members(asked, changes)
+                self._askers.add(server.id)
                 self._wished -= {one.server for one in changes if isinstance(one, Remove)}
                 self._wished |= {one.server for one in changes if isinstance(one, Add)}
                 self._world.schedule_turn(server, self._world.time)
@@ -253,6 +256,8 @@ class Operator:
         asked = any(isinstance(one.token, Asked) for e in wanted for one in e.pending.values())
         if missing or asked or max(e.reached_version for e in states) < newest.version:
             return True
+        if self._undecided(wanted, newest):
+            return True
         leaving = [i for i in world.ids if i not in newest.servers]
         for i in sorted(set(leaving) - self._wished):
             self._retire(i)
@@ -263,6 +268,17 @@ class Operator:
         for i in sorted(unknown):
             self._retire(i)
         return bool(leaving)  # who knew only them is stranded now
+
+    def _undecided(self, wanted: list[EngineState], newest: Members) -> bool:
+        """May a change come true that nobody waits for any more, for who asked for it has died?
+
+        It may be in somebody's log until the next session under that id is open. Where none will be, all must
+        have merged what they know of.
+        """
+        forgotten = self._askers.difference(e.me for e in wanted)
+        world = self._world
+        back = any(i in world.ids and i in newest.servers and i not in world.lost for i in forgotten)
+        return back or (bool(forgotten) and any(e.demand for e in wanted))
 
     def _tell_stranded(self, ready: list[SimServer]) -> None:
         """Who was away while all whom it knew were replaced is started again, and asks whom it is told to."""
