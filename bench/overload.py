@@ -11,7 +11,6 @@ import argparse
 from statistics import mean
 from typing import Any
 
-from bench.arrivals import OUTSTANDING_MAX
 from bench.bulk import BATCH, SEED, add_task_option, bulk_load
 from bench.experiment import (
     Experiment,
@@ -112,7 +111,6 @@ def _over(options: argparse.Namespace, rate: float) -> LoadPlan:
         window_s=options.seconds,
         seed=SEED,
         rate=rate,
-        outstanding_max=OUTSTANDING_MAX if options.batch <= BATCH else BATCH,
     )
 
 

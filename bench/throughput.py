@@ -151,10 +151,8 @@ def check_batch(options: argparse.Namespace, size: int, batch: int) -> None:
             f"--batch {batch} of --bytes {size} makes calls of {call} bytes; entry_bytes_max"
             f" allows {EngineLimits().entry_bytes_max}: at most --batch {most_commands(size)}"
         )
-    name = "outstanding-max" if options.mode == "open" else "tasks"
-    calls = options.outstanding_max if options.mode == "open" else options.tasks
-    if calls * batch > SLOTS_MAX:
-        raise OptionError(f"--{name} {calls} times --batch {batch} exceeds {SLOTS_MAX} slots a server")
+    if options.mode != "open" and options.tasks * batch > SLOTS_MAX:
+        raise OptionError(f"--tasks {options.tasks} times --batch {batch} exceeds {SLOTS_MAX} slots a server")
 
 
 def settings(options: argparse.Namespace) -> list[Setting]:

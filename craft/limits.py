@@ -42,7 +42,7 @@ class EngineLimits:
     uncommitted_entries_max: int = 8
     """Command entries appended and not committed, a group: few in flight make batches large."""
 
-    proposals_bytes_max: int = 64 * MIB
+    proposals_bytes_max: int = 16 * MIB
     """Proposals taken and not answered here; beyond it `propose` raises Overloaded."""
 
     proposals_max: int = 100_000
