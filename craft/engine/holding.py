@@ -135,5 +135,17 @@ def waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
     recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
     if peer.asked_at is not None and peer.asked_at >= recent:
         return True
-    led = [e.raft(group).log for group, (_, leader) in enumerate(e.leaders) if leader == peer.id]
-    return not led or any(log.last_command_timestamp > closed for log in led)
+    if e.led_commands is None:
+        e.led_commands = _led_commands(e)
+    commands = e.led_commands.get(peer.id)
+    return commands is None or commands > closed
+
+
+def _led_commands(e: EngineState) -> dict[ServerId | None, Timestamp]:
+    """Of each server that leads, the last command in its groups here."""
+    found: dict[ServerId | None, Timestamp] = {}
+    for raft, (_, leader) in zip(e.replicas, e.leaders, strict=True):
+        timestamp = raft.state.log.last_command_timestamp
+        if timestamp >= found.get(leader, 0):
+            found[leader] = timestamp
+    return found

@@ -32,7 +32,7 @@ COMMITS_PER_HEARTBEAT = 4
 
 def turn(e: EngineState, out: Ready) -> None:
     """Collect what every group has to say, and make one frame a peer of it."""
-    e.heard = None
+    e.heard = e.led_commands = None
     for group in sorted(e.dirty):
         _drain_outbox(e, group)
         if group in e.led:

@@ -97,6 +97,7 @@ def turn(e: EngineState) -> None:
     waiting, e.unrouted = e.unrouted, []
     forwards: dict[tuple[ServerId, GroupId], list[Proposal]] = {}
     led = [group for group in sorted(e.led) if e.raft(group).transfer_to is None]
+    group: GroupId | None = None  # together, as far as an entry goes: each entry has its price
     for pending in waiting:
         if pending.request not in e.pending:
             continue  # answered meanwhile by an earlier attempt
@@ -104,12 +105,14 @@ def turn(e: EngineState) -> None:
         if not_open or pending.retry_at > e.now.monotonic_ns:
             e.unrouted.append(pending)
         elif led:
-            _queue_here(e, pending, led)
+            if group is None or e.queues[group].bytes + len(pending.body) > e.limits.entry_bytes_max:
+                group = _least_loaded(e, led)
+            _queue_here(e, pending, group)
         else:
             _forward(e, pending, forwards)
-    for (leader, group), proposals in forwards.items():
+    for (leader, their), proposals in forwards.items():
         for part in parts(e, proposals):
-            e.peers[leader].out.append(Forward(group, part))
+            e.peers[leader].out.append(Forward(their, part))
 
 
 def parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal, ...]]:
@@ -132,11 +135,14 @@ def _proposal(e: EngineState, pending: Pending) -> Proposal:
     return Proposal(e.me, e.counter, pending.request, below, answered, pending.body)
 
 
-def _queue_here(e: EngineState, pending: Pending, led: list[GroupId]) -> None:
-    """To the least loaded of the groups led here; ties take turns."""
+def _least_loaded(e: EngineState, led: list[GroupId]) -> GroupId:
+    """Of the groups led here; ties take turns."""
     e.route_rotation += 1
-    turn_ = e.route_rotation % len(led)
-    group = min(led[turn_:] + led[:turn_], key=lambda g: e.queues[g].bytes)
+    first = e.route_rotation % len(led)
+    return min(led[first:] + led[:first], key=lambda group: e.queues[group].bytes)
+
+
+def _queue_here(e: EngineState, pending: Pending, group: GroupId) -> None:
     queue = e.queues[group]
     proposal = _proposal(e, pending)
     queue.proposals.append(proposal)

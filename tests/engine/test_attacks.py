@@ -225,7 +225,10 @@ def pipelined_requests() -> None:
     """Request 6 merges before 5: both take effect."""
     c = Cluster(3, 9, delay=(100_000, 3 * MS))
     c.settle()
-    tokens = [(i, c.propose(i, b"%d-%d" % (number, i))) for number in range(30) for i in c.ids]
+    tokens = []
+    for number in range(30):  # a turn's requests share an entry: those of the next turns overtake them
+        tokens += [(i, c.propose(i, b"%d-%d" % (number, i))) for i in c.ids]
+        c.run(100_000)
     c.run_until(lambda: all(c.answered(i, token) for i, token in tokens), 10 * SECOND)
     c.quiesce()
     c.check_answers()

@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 
 from craft.engine import Engine
+from craft.limits import KIB, EngineLimits
 from craft.ready import Ready
-from craft.types import Instant
+from craft.types import Instant, is_command
 from tests.driver import EPOCH, MS, SECOND, Cluster
 
 COMMANDS = 50
@@ -157,3 +158,22 @@ def test_the_odd_one_catches_up_with_the_next_heartbeat() -> None:
     c.write_and_wait(0, b"last")
     c.run(3 * c.limits.heartbeat_interval_ms * MS)
     assert all(c.commands(i)[-1] == b"last" for i in c.ids)
+
+
+def test_a_turns_requests_share_an_entry_however_many_groups_are_led() -> None:
+    """An entry has its price on every server; a full one is followed by one in another group."""
+    c = Cluster(1, 8, limits=EngineLimits(entry_bytes_max=KIB))
+    c.settle_evenly()
+    c.quiesce()
+    logs = [raft.state.log for raft in c.servers[0].engine.state.replicas]
+    before = [log.last_index for log in logs]
+    for number in range(20):
+        c.propose(0, bytes([number]) * 40)
+    c.run(MS)
+    added = [
+        log.entry(n)
+        for log, last in zip(logs, before, strict=True)
+        for n in range(last + 1, log.last_index + 1)
+    ]
+    carried = [entry for entry in added if is_command(entry.kind)]
+    assert len(carried) == 2

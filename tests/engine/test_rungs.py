@@ -101,8 +101,8 @@ def test_each_group_has_one_probe_at_a_time() -> None:
     """What is appended while the group's entry is watched is not; the first one after it is."""
     c = settled(servers=1)
     c.held = {0}
-    for number in range(3):
-        c.propose(0, b"%d" % number)
+    for number in range(3):  # each too large to share an entry, and so a group, with another
+        c.propose(0, bytes([number]) * (c.limits.entry_bytes_max * 2 // 3))
     c.run(MS)
     watched = {group: probe.index for group, probe in probes(c).items()}
     assert sorted(watched) == [0, 1, 2]
