@@ -38,6 +38,7 @@ from bench import (
     servers,
     skew,
     snapshot,
+    soak,
     targets,
     throughput,
 )
@@ -76,6 +77,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         micro.EXPERIMENT,
         compare.EXPERIMENT,
         multileader.EXPERIMENT,
+        soak.EXPERIMENT,
     )
 }
 

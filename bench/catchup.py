@@ -19,12 +19,12 @@ from bench.experiment import (
     add_size_option,
     add_snapshot_options,
     seconds,
-    snapshot_limits,
     whole,
 )
 from bench.figures import mean
 from bench.loading import agree, settle, stop_load
-from bench.processes import BenchError, Cluster, Plan, cluster
+from bench.processes import BenchError, Cluster, cluster
+from bench.setting import snapshot_plan
 
 BOUND = 0.8
 """Of the rate of writes before: so much must be left while a server catches up."""
@@ -95,13 +95,7 @@ class Watch:
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Load the others, take one away, bring it back, and watch the load."""
-    plan = Plan(
-        servers=options.servers,
-        groups=options.groups,
-        directory=options.dir,
-        engine=snapshot_limits(options),
-        snapshots=True,
-    )
+    plan = snapshot_plan(options)
     progress.stage(f"starting {plan.servers} servers")
     async with cluster(plan) as running:
         doubts = await settle(running, progress)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -18,12 +15,13 @@ from bench.experiment import (
     add_group_option,
     add_size_option,
     add_snapshot_options,
-    snapshot_limits,
     whole,
 )
 from bench.figures import percentile
 from bench.loading import agree, settle, stop_load
-from bench.processes import Cluster, Plan, cluster
+from bench.processes import Cluster, cluster
+from bench.setting import snapshot_plan
+from bench.sizes import largest_directory, largest_memory_mb, megabytes
 from craft.limits import MIB
 
 BOUND = 3
@@ -32,10 +30,6 @@ BOUND = 3
 BATCH = 1000
 SEED = 1
 SAMPLE_S = 1.0
-TABLES = {".log", ".sst", ".blob"}
-"""RocksDB's files that grow: written ahead, tables, and values beside their tables."""
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,13 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace, progress: Progress) -> tuple[Figures, list[str]]:
     """Write, and look at the directories and the processes meanwhile."""
-    plan = Plan(
-        servers=options.servers,
-        groups=options.groups,
-        directory=options.dir,
-        engine=snapshot_limits(options),
-        snapshots=True,
-    )
+    plan = snapshot_plan(options)
     progress.stage(f"starting {plan.servers} servers")
     async with cluster(plan) as running:
         doubts = await settle(running, progress)
@@ -109,47 +97,18 @@ async def _watch(running: Cluster, commands: int, progress: Progress) -> list[di
     while written < commands:
         await trio.sleep(SAMPLE_S)
         written = sum(one["answered"] for one in await running.ask_all("glance"))
-        directories = await trio.to_thread.run_sync(lambda: [_sizes(one.data_dir) for one in running.configs])
-        largest = max(directories, key=lambda one: sum(one.values()))
+        largest = await largest_directory(running)
         samples.append(
             {
                 "commands": written,
                 "at_s": round(trio.current_time() - began, 3),
-                "directory_mb": _mb(sum(largest.values())),
-                "of_that_mb": {kind: _mb(size) for kind, size in sorted(largest.items())},
-                "memory_mb": round(max(_resident(one.pid) for one in running.processes) / 1e6, 1),
+                "directory_mb": megabytes(sum(largest.values())),
+                "of_that_mb": {kind: megabytes(size) for kind, size in sorted(largest.items())},
+                "memory_mb": largest_memory_mb(running),
             }
         )
         progress.bar(f"{written:,}", written / commands)
     return samples
-
-
-def _sizes(directory: Path | None) -> Counter[str]:
-    """Bytes on the disk, of what may change under our eyes, by kind of file."""
-    assert directory is not None
-    sizes: Counter[str] = Counter()
-    for file in directory.rglob("*"):
-        try:
-            if file.is_file():
-                sizes[_kind(file.relative_to(directory))] += file.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return sizes
-
-
-def _kind(file: Path) -> str:
-    """The log database by its files' suffixes, everything else by where it lies."""
-    if file.parts[0] == "log":
-        return f"log/*{file.suffix}" if file.suffix in TABLES else "log/…"
-    return file.parts[0] if len(file.parts) > 1 else "…"
-
-
-def _mb(size: int) -> float:
-    return round(size / 1e6, 1)
-
-
-def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
 def _memory(samples: list[dict[str, Any]]) -> Figures:

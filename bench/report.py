@@ -238,14 +238,12 @@ def write(runs: Sequence[Ran], experiments: Mapping[str, Experiment], place: Pat
 
 
 def new_directory(text: str) -> Path:
-    """The type of an option that is a directory, made if it is missing."""
+    """The type of an option that is a directory, or will be one when it is needed."""
     path = Path(text)
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
+    if not (path.is_dir() if path.exists() else path.absolute().parent.is_dir()):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be made: {error.strerror}; allowed is a directory in one that exists"
-        ) from None
+            f"{text!r} cannot be made; allowed is a directory, or a new one in a directory that exists"
+        )
     return path
 
 
@@ -286,7 +284,9 @@ def chosen(options: argparse.Namespace, experiments: Mapping[str, Experiment]) -
 
 
 async def _report(options: argparse.Namespace, experiments: Mapping[str, Experiment]) -> int:
-    runs = await carry_out(chosen(options, experiments), experiments, replaced(options))
+    runs = chosen(options, experiments)
+    options.into.mkdir(exist_ok=True)  # not before all options are known to be right
+    runs = await carry_out(runs, experiments, replaced(options))
     print(f"report       {write(runs, experiments, options.into)}")
     return told(runs)
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from bench import bare, machine
-from bench.experiment import Figures, Progress
+from bench.experiment import Figures, Progress, snapshot_limits
 from bench.figures import cluster_figures, mean, milliseconds, percentile, ratio
 from bench.loading import LoadPlan, agree, run_load, settle
 from bench.plots import Curve
@@ -103,6 +103,17 @@ async def measure(setting: Setting, progress: Progress) -> tuple[Figures, list[s
         "agreed": agreed,
         "doubts": doubts,
     }, failures
+
+
+def snapshot_plan(options: argparse.Namespace) -> Plan:
+    """A cluster that takes snapshots, as `add_common_options` and `add_snapshot_options` describe it."""
+    return Plan(
+        servers=options.servers,
+        groups=options.groups,
+        directory=options.dir,
+        engine=snapshot_limits(options),
+        snapshots=True,
+    )
 
 
 def add_calls(figures: Figures, latencies: Sequence[Sequence[float]]) -> None:

@@ -351,10 +351,10 @@ def test_the_whole_program_makes_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told_of"),
     [
-        (["--into", "x"], "--quick --full --from"),
+        (["--into", "{}/x"], "--quick --full --from"),
         (["--quick"], "--into"),
         (["--quick", "--into", "{}/a/b"], "a/b"),
-        (["--quick", "--into", "{}", "--only", "nonsense"], "nonsense"),
+        (["--quick", "--into", "{}/x", "--only", "nonsense"], "nonsense"),
         (["--from", "{}", "--into", "{}"], "--into"),
         (["--quick", "--full", "--into", "{}"], "--full"),
     ],
