@@ -21,7 +21,10 @@ async def unless_signalled(work: Callable[[], Awaitable[int]]) -> int:
             ended_by.append(number)
             token.run_sync_soon(scope.cancel)
 
-        for number in SIGNALS:
-            signal.signal(number, end)
-        return await work()
+        before = [(number, signal.signal(number, end)) for number in SIGNALS]
+        try:
+            return await work()
+        finally:  # `end` works while Trio runs; whoever called may go on after that
+            for number, handler in before:
+                signal.signal(number, handler)
     return 128 + ended_by[0]

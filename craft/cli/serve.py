@@ -117,13 +117,13 @@ async def _serve(config: Config, machine: StateMachine) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, signals, stop, nursery.cancel_scope)
             async with open_server(config, machine) as server:
-                _say(_listening(config, server))
+                say(_listening(config, server))
                 async with trio.open_nursery() as inside:
                     inside.start_soon(_say_when_ready, server)
                     inside.start_soon(_stop_when_removed, server, stop)
                     await stop.wait()
                     inside.cancel_scope.cancel()
-                _say(f"craft: server {config.server_id} stops")
+                say(f"craft: server {config.server_id} stops")
             graceful = True
             nursery.cancel_scope.cancel()
     return EXIT_OK if graceful else EXIT_FAILED
@@ -141,13 +141,13 @@ async def _obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None
 async def _say_when_ready(server: Server[Any]) -> None:
     with contextlib.suppress(NotReady):  # it ends before it is ready, and says itself why
         await server.wait_ready()
-        _say(f"craft: server {server.config.server_id} is ready")
+        say(f"craft: server {server.config.server_id} is ready")
 
 
 async def _stop_when_removed(server: Server[Any], stop: trio.Event) -> None:
     """Its operator may start it no more. What its callers wait for has a moment to be answered."""
     await server.members.removed.wait()
-    _say(f"craft: server {server.config.server_id} is no member of the cluster any more")
+    say(f"craft: server {server.config.server_id} is no member of the cluster any more")
     await trio.sleep(server.config.engine.election_timeout_ms_max / 1000)
     stop.set()
 
@@ -160,7 +160,12 @@ def _listening(config: Config, server: Server[Any]) -> str:
     )
 
 
-def _say(line: str) -> None:
-    """A line on stdout. A server does not end because nobody reads it."""
+def say(line: str) -> None:
+    """A line on stdout. A server does not end because nobody reads it.
+
+    One write: an unbuffered `print` writes the end of the line by itself, and where servers share a stream
+    another's line would come between.
+    """
     with contextlib.suppress(BrokenPipeError):
-        print(line, flush=True)
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -187,10 +187,10 @@ async def serve(found: settings.Settings) -> int:
                 nursery.start_soon(obey, signals, store.stopped, nursery.cancel_scope)
                 number = found.craft.server_id
                 for line in listening(found, store):
-                    print(f"kv: server {number} listens {line}", flush=True)
+                    cluster.say(f"server {number} listens {line}")
                 nursery.start_soon(tell_ready, store, number)
                 await store.stopped.wait()
-                print(f"kv: server {number} stops", flush=True)
+                cluster.say(f"server {number} stops")
             nursery.cancel_scope.cancel()
     return 0
 
@@ -220,7 +220,7 @@ async def tell_ready(store: serving.Running, number: int) -> None:
         await store.store.server.wait_ready()
     except craft.NotReady:
         return  # it ends before
-    print(f"kv: server {number} is ready", flush=True)
+    cluster.say(f"server {number} is ready")
 
 
 # -- a cluster here --------------------------------------------------------------------------------

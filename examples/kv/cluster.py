@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +24,16 @@ PEER_PORTS_FROM, CLIENT_PORTS_FROM, HTTP_PORTS_FROM = 1000, 2000, 3000
 """Beyond a server's Redis port: where its peers, craft's own clients, and HTTP's, reach it."""
 
 STOP_WITHIN_S = 15
+
+
+def say(line: str) -> None:
+    """A line on stdout, which several servers share: one write, so that no other comes into the middle of it.
+
+    (An unbuffered `print` writes the end of the line by itself.) Nobody has to read it.
+    """
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(f"kv: {line}\n")
+        sys.stdout.flush()
 
 
 def prepare(
@@ -115,10 +126,7 @@ async def keep(file: Path, stop: trio.Event, codes: list[int]) -> None:
     assert process.returncode is not None
     codes.append(process.returncode)
     if not stop.is_set():
-        print(
-            f"kv: {file.stem} has ended (code {process.returncode}); again with: {' '.join(command)}",
-            flush=True,
-        )
+        say(f"{file.stem} has ended (code {process.returncode}); again with: {' '.join(command)}")
 
 
 async def terminate(process: trio.Process, stop: trio.Event) -> None:

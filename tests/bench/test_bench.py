@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from bench.__main__ import EXPERIMENTS, parse
 from bench.beside import Beside, related
+from bench.ending import SIGNALS, unless_signalled
 from bench.experiment import OptionError
 from bench.figures import cluster_figures, percentile
 from bench.idle import _failures
@@ -230,6 +232,18 @@ def test_a_signal_ends_everything(tmp_path: Path) -> None:
     assert harness.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
     assert [server for server in servers if Path(f"/proc/{server}").exists()] == []
+
+
+def test_handlers_of_signals_are_put_back() -> None:
+    """What is left behind would run after Trio has: it took an alarm's interrupt from a later test."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    async def work() -> int:
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+        return 4
+
+    assert trio.run(unless_signalled, work) == 4
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.system

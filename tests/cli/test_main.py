@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from craft.cli import main
+from craft.cli import main, serve
 from craft.cli.common import json_of, text_of
+from examples.kv import cluster
 
 CONFIG = 'cluster = "bank"\nserver_id = 1\nclient_listen = "127.0.0.1:0"\n[servers]\n1 = "127.0.0.1:7001"\n'
 
@@ -162,3 +166,27 @@ def test_values_are_shown_as_people_read_them() -> None:
     assert text_of(b"\xff\0") == "0xff00"
     assert text_of(5) == "5"
     assert json_of({b"ann": (1, b"\xff", None)}) == '{"ann": [1, "0xff", null]}'
+
+
+@pytest.mark.parametrize("say", [serve.say, cluster.say], ids=["craft serve", "the store"])
+def test_what_servers_say_is_written_line_by_line(say: Callable[[str], None]) -> None:
+    """Several share a stream, which may be unbuffered (PYTHONUNBUFFERED); whole lines do not mix."""
+    program = f"from {say.__module__} import say\nsay('server 1 is ready')\nsay('server 1 stops')"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # it keeps writes apart
+    with ours, theirs:
+        subprocess.run([sys.executable, "-u", "-c", program], stdout=theirs, check=True)
+        theirs.close()
+        writes = list(iter(lambda: ours.recv(1000), b""))
+    assert [write.count(b"\n") for write in writes] == [1, 1]
+    assert all(write.endswith(b"\n") for write in writes)
+
+
+def test_nobody_has_to_read_what_servers_say() -> None:
+    """A closed pipe is no reason to end."""
+    for say in (serve.say, cluster.say):
+        program = f"import os\nfrom {say.__module__} import say\nsay('ready')\nos._exit(3)"
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing) as stdout:
+            done = subprocess.run([sys.executable, "-c", program], stdout=stdout, check=False)
+        assert done.returncode == 3
