@@ -105,14 +105,16 @@ def turn(e: EngineState) -> None:
         if not_open or pending.retry_at > e.now.monotonic_ns:
             e.unrouted.append(pending)
         elif led:
-            if group is None or e.queues[group].bytes + len(pending.body) > e.limits.entry_bytes_max:
+            proposal = _proposal(e, pending)
+            if group is None or e.queues[group].bytes + cost(proposal) > e.limits.entry_bytes_max:
                 group = _least_loaded(e, led)
-            _queue_here(e, pending, group)
+            enqueue(e, group, proposal)
+            pending.stage, pending.group = Stage.QUEUED, group
         else:
             _forward(e, pending, forwards)
-    for (leader, their), proposals in forwards.items():
+    for (peer, forwarded_to), proposals in forwards.items():
         for part in parts(e, proposals):
-            e.peers[leader].out.append(Forward(their, part))
+            e.peers[peer].out.append(Forward(forwarded_to, part))
 
 
 def parts(e: EngineState, proposals: list[Proposal]) -> Iterator[tuple[Proposal, ...]]:
@@ -140,14 +142,6 @@ def _least_loaded(e: EngineState, led: list[GroupId]) -> GroupId:
     e.route_rotation += 1
     first = e.route_rotation % len(led)
     return min(led[first:] + led[:first], key=lambda group: e.queues[group].bytes)
-
-
-def _queue_here(e: EngineState, pending: Pending, group: GroupId) -> None:
-    queue = e.queues[group]
-    proposal = _proposal(e, pending)
-    queue.proposals.append(proposal)
-    queue.bytes += cost(proposal)
-    pending.stage, pending.group = Stage.QUEUED, group
 
 
 def _forward(

@@ -26,7 +26,7 @@ from craft.engine.status import recent_merged
 from craft.errors import CraftError, NotReady, Rejected, RemoteError
 from craft.ready import Load, Merged, Ready
 from craft.server.answering import OpenCalls
-from craft.server.calls import LEVELS, Call, Committed, Level, Singles, checked, checked_level, refusal
+from craft.server.calls import Call, Committed, Level, Singles, checked, checked_level, refusal
 from craft.server.doors import Doors
 from craft.server.inbox import ServerInbox
 from craft.server.making import make_engine
@@ -148,8 +148,7 @@ class Server(Generic[M]):
         """
         if not isinstance(command, bytes):
             raise TypeError(f"a command must be bytes, not {type(command).__name__}: {command!r:.80}")
-        if level not in LEVELS:
-            checked_level(level)
+        checked_level(level)
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self.check_open()
