@@ -14,7 +14,18 @@ from pathlib import Path
 
 import trio
 
-from bench.compare.peer import DRIVES, SERVERS, Driven, Load, Peer, Running, differing, lacking, program
+from bench.compare.peer import (
+    DRIVES,
+    SERVERS,
+    SYNCED_MAJORITY,
+    Driven,
+    Load,
+    Peer,
+    Running,
+    differing,
+    lacking,
+    program,
+)
 from bench.compare.programs import POLL_S, Program, http_json, output_of, programs, start, together
 from bench.figures import milliseconds, percentile
 from bench.loading import evenly
@@ -159,10 +170,7 @@ class Etcd(Peer):
 
     def durability(self) -> tuple[str, str]:
         """As etcd's own documentation has it."""
-        return (
-            "synced, majority",
-            "a majority has it in its log, synced; and it is applied where it was asked",
-        )
+        return SYNCED_MAJORITY
 
     @asynccontextmanager
     async def running(self, load: Load, directory: Path) -> AsyncIterator[Running]:

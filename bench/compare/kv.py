@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 import craft
-from bench.compare.peer import SERVERS, Driven, Load, Peer, Running, differing, lacking
+from bench.compare.peer import SERVERS, SYNCED_MAJORITY, Driven, Load, Peer, Running, differing, lacking
 from bench.compare.programs import POLL_S, Program, programs, start
 from bench.compare.redis import TOOLS
 from bench.compare.redis_load import RedisLoad, info
@@ -76,10 +76,7 @@ class Store(Peer):
 
     def durability(self) -> tuple[str, str]:
         """Of the level `applied`."""
-        return (
-            "synced, majority",
-            "a majority has it in its log, synced; and it is applied where it was asked",
-        )
+        return SYNCED_MAJORITY
 
     @asynccontextmanager
     async def running(self, load: Load, directory: Path) -> AsyncIterator[Running]:

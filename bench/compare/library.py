@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import craft
-from bench.compare.peer import SERVERS, Driven, Load, Peer, Running
+from bench.compare.peer import SERVERS, SYNCED_MAJORITY, Driven, Load, Peer, Running
 from bench.experiment import Progress
 from bench.figures import milliseconds, percentile, spent
 from bench.loading import LoadPlan, Run, agree, evenly, run_load, settle
@@ -79,10 +79,7 @@ class Craft(Peer):
 
     def durability(self) -> tuple[str, str]:
         """Of the level `applied`."""
-        return (
-            "synced, majority",
-            "a majority has it in its log, synced; and it is applied where it was asked",
-        )
+        return SYNCED_MAJORITY
 
     @asynccontextmanager
     async def running(self, load: Load, directory: Path) -> AsyncIterator[Running]:

@@ -23,6 +23,12 @@ from bench.figures import ratio
 SERVERS = 3
 """What people run; of the systems that are replicated."""
 
+SYNCED_MAJORITY = (
+    "synced, majority",
+    "a majority has it in its log, synced; and it is applied where it was asked",
+)
+"""What an answer of several systems means."""
+
 DRIVES = 2
 """The warm-up, and what is measured."""
 

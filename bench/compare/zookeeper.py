@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from bench.compare.connected import connected
-from bench.compare.peer import SERVERS, Load, Peer, Running, lacking, program
+from bench.compare.peer import SERVERS, SYNCED_MAJORITY, Load, Peer, Running, lacking, program
 from bench.compare.programs import Program, output_of, programs, start
 from bench.processes import free_ports
 
@@ -58,10 +58,7 @@ class ZooKeeper(Peer):
 
     def durability(self) -> tuple[str, str]:
         """With `forceSync`, its default."""
-        return (
-            "synced, majority",
-            "a majority has it in its log, synced; and it is applied where it was asked",
-        )
+        return SYNCED_MAJORITY
 
     @asynccontextmanager
     async def running(self, load: Load, directory: Path) -> AsyncIterator[Running]:

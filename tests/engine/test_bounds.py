@@ -309,6 +309,28 @@ def test_what_is_lost_while_the_merge_is_behind_is_proposed_again_when_it_has_co
     c.check_answers()
 
 
+def test_what_was_cut_off_a_log_is_not_waited_for() -> None:
+    """A request that was lost is proposed again although the log's end at that time never merges."""
+    c = Cluster(3, 1, limits=EngineLimits(proposal_retry_ms=10))
+    c.settle_evenly()
+    c.quiesce()
+    c.intercept = lambda _sender, _receiver, frame: None if any_forward(frame) else frame
+    lost = c.propose(2, b"lost")
+    c.run(MS)
+    c.intercept = lambda _sender, _receiver, frame: frame
+    engine = c.servers[2].engine.state
+    (pending,) = engine.pending.values()
+    pending.upto = c.raft(2, 0).log.last_index + 1000  # entries of a former leader, replaced by now
+    c.run_until(lambda: c.answered(2, lost), SECOND)
+    c.quiesce()
+    c.check_answers()
+
+
+def any_forward(frame: Frame) -> bool:
+    """Does it carry a request?"""
+    return any(isinstance(message, Forward) for message in frame.messages)
+
+
 def test_nobody_moves_the_clusters_time_by_a_floor() -> None:
     """Attack 7: a session that claims an answer from the far future waits, bounded, and is refused."""
     c = Cluster(3, 2)
