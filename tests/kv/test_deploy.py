@@ -116,3 +116,14 @@ def test_whoever_stops_a_server_waits_for_it_to_hand_over() -> None:
     found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > seconds
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.37"])
+def test_kubernetes_knows_every_field(version: str) -> None:
+    """By its own schema, strictly. The package brings all versions' schemas, too much to ask of everybody."""
+    schemas = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    for document in documents("statefulset.yaml"):
+        schemas.validate(document, version, strict=True)
+    document["spec"]["servceName"] = document["spec"].pop("serviceName")
+    with pytest.raises(schemas.ValidationError, match="servceName"):
+        schemas.validate(document, version, strict=True)
