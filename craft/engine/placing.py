@@ -10,7 +10,7 @@ from craft.engine import hearing, leading
 from craft.engine.state import MS, EngineState
 from craft.marks import mark
 from craft.placement import Placement
-from craft.raft import RaftState, election
+from craft.raft import RaftState, election, membership
 from craft.types import GroupId, ServerId
 
 CAUGHT_UP_ENTRIES = 16
@@ -71,7 +71,8 @@ def best_target(e: EngineState, r: RaftState, *, must_be_well: bool) -> ServerId
 
     A transfer waits for the target to hold the whole log: where nobody looks well, who is farthest along.
     """
-    voters = [peer for peer in sorted(r.progress) if peer in r.configuration.voters and e.peers[peer].linked]
+    linked = [peer for peer in sorted(r.progress) if e.peers[peer].linked]
+    voters = [peer for peer in linked if peer in r.configuration.voters and membership.counts(r, peer)]
     well = [peer for peer in voters if _looks_well(e, r, peer)]
     if not well and not must_be_well:
         return max(voters, key=lambda peer: r.progress[peer].counted, default=None)
@@ -90,7 +91,8 @@ def _looks_well(e: EngineState, r: RaftState, server: ServerId) -> bool:
 def why_not(e: EngineState, r: RaftState, server: ServerId) -> str | None:
     """What keeps a server from leading a group that is led here; None: it looks well.
 
-    It must be caught up, heard now, in touch with a majority, and have a clock that would not be clamped.
+    It must be caught up, heard now, in touch with a majority, live on the disk that is meant (PROTOCOL 8: no
+    other stands, nor is its log counted), and have a clock that would not be clamped.
     """
     peer, progress = e.peers[server], r.progress[server]
     recent = e.now.monotonic_ns - 3 * e.limits.heartbeat_interval_ms * MS
@@ -98,6 +100,8 @@ def why_not(e: EngineState, r: RaftState, server: ServerId) -> str | None:
         return "it cannot be reached"
     if peer.heard_at is None or peer.heard_at < recent:
         return "it is not heard"
+    if not membership.counts(r, server):
+        return "it lives on another disk than the group's configuration names"
     if progress.suspect:
         return "it may have lost some of its log"
     if progress.match + CAUGHT_UP_ENTRIES < r.log.last_index:

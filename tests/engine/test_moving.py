@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from craft.engine import placing
 from craft.errors import NotLeader, TransferFailed
 from craft.messages import TimeoutNow
 from tests.driver import MS, SECOND, Cluster
@@ -128,3 +129,29 @@ def test_a_server_that_is_drained_is_given_nothing() -> None:
     c.run(200 * MS)
     with pytest.raises(TransferFailed, match="it stops, or is drained"):
         put(c, 0, 2, at=0)
+
+
+def test_a_machine_that_does_not_count_is_given_nothing() -> None:
+    """Soak seed 107324: it lives on another disk than its id's voter, so what its log holds is never known.
+
+    A short log hid that: nothing was lacking that a transfer does not wait for. A server that had to lead
+    nothing began to hand over to it again and again, and the group stood still.
+    """
+    c = settled()
+    for group in range(3):
+        c.raft(0, group).bound = {1: "the disk that its voter lived on"}
+    with pytest.raises(TransferFailed, match="another disk than the group's configuration names"):
+        put(c, 0, 1, at=0)
+    c.servers[0].engine.drain(HOLD_MS, c.servers[0].now())
+    c.run(50 * MS)
+    assert c.leader(0) == 2
+
+
+def test_nor_is_it_where_nobody_else_is_there() -> None:
+    """Who stops gives a group to whoever is farthest along; that machine is nowhere."""
+    c = settled()
+    c.raft(0, 0).bound = {1: "the disk that its voter lived on"}
+    c.crash(2)
+    c.run(50 * MS)
+    e = c.servers[0].engine.state
+    assert placing.best_target(e, e.raft(0), must_be_well=False) is None

@@ -16,6 +16,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 
 REACHED = {
     "a_follower_hidden_from_the_only_leader_never_wrote": "forward relayed",
+    "a_group_was_given_to_a_machine_whose_log_does_not_count": "answer of another disk not counted",
     "joint_was_entered_by_a_dead_servers_last_words": "removed server switched off",
     "requests_went_round_three_servers_none_of_which_led": "forward relayed",
     "the_merge_was_kept_late_by_what_was_proposed_again": "request waits for the merge",
