@@ -164,9 +164,18 @@ class Operator:
         """Who is removed is switched off, as an operator would who is told so, and has not added it again."""
         world = self._world
         for i, server in sorted(world.servers.items()):
-            if server.engine.removed and i not in self._wished:
+            if server.engine.removed and i not in self._wished and not self._wanted(server):
                 self._retire(i)
         world.at(world.time + LOOK_NS, self._look)
+
+    def _wanted(self, server: SimServer) -> bool:
+        """By the newest set that any server tells. Who says it is removed may not have merged that set yet.
+
+        What was asked for last does not tell: it may never have been taken.
+        """
+        sets = [one.engine.state.members for one in self._world.servers.values()]
+        member = max(sets, key=lambda members: members.version).servers.get(server.id)
+        return member is not None and member.disk in ("", server.disk.disk_id)
 
     def _retire(self, i: ServerId) -> None:
         mark("removed server switched off")
