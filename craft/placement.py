@@ -22,7 +22,15 @@ ATTEMPTS_MAX = 16
 class Placement:
     """One server's view of where each group should be led."""
 
-    __slots__ = ("_attempts", "_back_off", "_back_off_max", "_back_off_min", "_last_leader", "_well_since")
+    __slots__ = (
+        "_attempts",
+        "_back_off",
+        "_back_off_max",
+        "_back_off_min",
+        "_given_away",
+        "_last_leader",
+        "_well_since",
+    )
 
     def __init__(self, *, leader_return_ns: int, leader_return_ns_max: int) -> None:
         self._back_off_min = leader_return_ns
@@ -30,6 +38,7 @@ class Placement:
         self._back_off: dict[GroupId, int] = {}
         self._well_since: dict[GroupId, int] = {}
         self._attempts: dict[GroupId, int] = {}  # hand-overs to the preferred server that did not work
+        self._given_away: dict[GroupId, tuple[int, int]] = {}  # how often, by this leader, and when
         self._last_leader: dict[GroupId, ServerId] = {}
 
     @staticmethod
@@ -54,6 +63,7 @@ class Placement:
         if leader != before:
             self._well_since.pop(group, None)
             self._attempts.pop(group, None)
+            self._given_away.pop(group, None)
         if before == preferred != leader and not voluntary:
             back_off = self._back_off.get(group, self._back_off_min) * 2
             self._back_off[group] = min(back_off, self._back_off_max)
@@ -75,3 +85,16 @@ class Placement:
         """
         self._well_since[group] = now
         self._attempts[group] = min(self._attempts.get(group, 0) + 1, ATTEMPTS_MAX)
+
+    def may_give_away(self, group: GroupId, now: int) -> bool:
+        """May a leader that is not to lead hand the group over? At once; after a failure, later.
+
+        The group rests during each attempt, so each wait is twice as long as the one before.
+        """
+        attempts, last = self._given_away.get(group, (0, 0))
+        return not attempts or now - last >= min(self._back_off_min << (attempts - 1), self._back_off_max)
+
+    def giving_away(self, group: GroupId, now: int) -> None:
+        """The group is being handed to whoever looks well."""
+        attempts, _ = self._given_away.get(group, (0, 0))
+        self._given_away[group] = (min(attempts + 1, ATTEMPTS_MAX), now)

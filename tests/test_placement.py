@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,3 +134,19 @@ def test_groups_wait_on_their_own() -> None:
     lose(p, 2)
     assert not p.may_return(1, well=True, now=0)
     assert p.may_return(1, well=True, now=WAIT)
+
+
+def test_what_is_not_taken_is_offered_ever_less_often() -> None:
+    """At once, and then after waits that double up to a bound, until somebody else leads."""
+    p = placement()
+    offered = []
+    for now in range(4 * WAIT_MAX):
+        if p.may_give_away(0, now):
+            p.giving_away(0, now)
+            offered.append(now)
+    waits = [after - before for before, after in pairwise(offered)]
+    assert offered[0] == 0
+    assert waits == [WAIT, 2 * WAIT, 4 * WAIT, 8 * WAIT, WAIT_MAX, WAIT_MAX]
+    assert p.may_give_away(1, 0)
+    p.leader_seen(0, 2, preferred=1, voluntary=True)
+    assert p.may_give_away(0, 4 * WAIT_MAX)

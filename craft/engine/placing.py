@@ -27,7 +27,7 @@ def tick(e: EngineState) -> None:
         if r.transfer_to is not None or not r.leads:
             continue  # under way already, or lost in this very turn
         if unfit or hearing.declines(e):
-            target = best_target(e, r, must_be_well=not e.stopping)
+            target = _any_target(e, r, group)
         elif e.now.monotonic_ns >= e.holds.get(group, 0):
             target = _preferred_target(e, r, group)
             if target is not None:
@@ -56,6 +56,17 @@ def _clamped_for_long(e: EngineState) -> bool:
     leading.note_clamp(e)  # an idle leader does not stamp, and should know all the same
     since = e.clamped_since
     return since is not None and e.now.monotonic_ns - since >= e.limits.election_timeout_ms_max * MS
+
+
+def _any_target(e: EngineState, r: RaftState, group: GroupId) -> ServerId | None:
+    """Whoever can; a server that stops has no time to wait between attempts."""
+    now = e.now.monotonic_ns
+    if not (e.stopping or e.placement.may_give_away(group, now)):
+        return None
+    target = best_target(e, r, must_be_well=not e.stopping)
+    if target is not None:
+        e.placement.giving_away(group, now)
+    return target
 
 
 def _preferred_target(e: EngineState, r: RaftState, group: GroupId) -> ServerId | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from craft.engine import placing
@@ -129,6 +131,21 @@ def test_a_server_that_is_drained_is_given_nothing() -> None:
     c.run(200 * MS)
     with pytest.raises(TransferFailed, match="it stops, or is drained"):
         put(c, 0, 2, at=0)
+
+
+def test_a_wish_that_does_not_come_true_stalls_no_group() -> None:
+    """Who is told to stand never hears it: the group serves between the attempts, which become fewer."""
+    c = settled()
+    c.drop(TimeoutNow)
+    c.servers[0].engine.drain(60_000, c.servers[0].now())
+    seen: list[int | None] = []
+    for _ in range(600):
+        c.run(50 * MS)
+        seen.append(c.raft(0, 0).transfer_to)
+    attempts = [at for at, (before, now) in enumerate(pairwise([None, *seen])) if now is not None is before]
+    assert 3 <= len(attempts) <= 6
+    assert sum(target is not None for target in seen) < len(seen) / 10
+    assert c.write_and_wait(0, b"served meanwhile") < SECOND
 
 
 def test_a_machine_that_does_not_count_is_given_nothing() -> None:
