@@ -231,8 +231,12 @@ async def _snapshot(server: Server[Any], argument: Any) -> Any:
 
 async def _members(server: Server[Any], argument: Any) -> Any:
     """`[change, …, wait_ms]`: changes of the members, made together; none: only who they are."""
-    if type(argument) is not tuple or not argument or type(argument[-1]) is not int:
-        raise BadRequest(f"members takes {shown(argument)}; allowed is [[kind, id, …], …, wait_ms]")
+    whole = type(argument) is tuple and argument and type(argument[-1]) is int
+    if not whole or not 0 <= argument[-1] < 2**63:
+        raise BadRequest(
+            f"members takes {shown(argument)}; allowed is [[kind, id, …], …, wait_ms], which waits 0 …"
+            " 2**63-1 ms"
+        )
     *asked, wait_ms = argument
     try:
         changes = decode_changes(encode_items(asked)) if asked else []

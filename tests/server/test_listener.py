@@ -129,6 +129,8 @@ async def test_replies_come_as_they_are_ready() -> None:
         ("merged", -1, "merged takes -1; allowed is a position"),
         ("status", 5, "status takes 5; allowed is nil"),
         ("servers", 5, "servers takes 5; allowed is nil"),
+        ("members", [-1], "members takes (-1,); allowed is [[kind, id, …], …, wait_ms], which waits 0 …"),
+        ("members", [[2, 1, "a:1"], -1], "members takes ((2, 1, 'a:1'), -1); allowed is"),
     ],
 )
 async def test_a_wrong_request_is_told_and_the_connection_goes_on(
