@@ -133,7 +133,7 @@ class Tails:
     async def poll(self, after: Position, wait_ms: int) -> tuple[TailEntry, ...]:
         """The next batch, for a remote subscriber; none after so long. Raises Compacted, Overloaded."""
         with self._counted():
-            cursor = self._parked.pop(after, None) or Cursor(self, after)
+            cursor = self._parked.pop(after, None) or Cursor(self, after, remote=True)
             batch: tuple[TailEntry, ...] = ()
             with trio.move_on_after(wait_ms / 1000):
                 batch = await cursor.next()
@@ -273,9 +273,11 @@ class Tails:
 class Cursor:
     """One subscriber's place."""
 
-    def __init__(self, tails: Tails, position: Position) -> None:
+    def __init__(self, tails: Tails, position: Position, *, remote: bool = False) -> None:
+        """A remote one is asked for batch by batch, and is never too slow: the logs have what memory lost."""
         self.position = position
         self._tails = tails
+        self._remote = remote
         self._follows = False  # it has been at the end: from there on it must keep up
         self._remerger: Remerger | None = None
 
@@ -293,7 +295,7 @@ class Cursor:
             if batch is None:
                 batch = await self._from_logs()
             elif not batch:
-                self._follows, self._remerger = True, None
+                self._follows, self._remerger = not self._remote, None
                 await self._tails.wait()
             if batch:
                 self.position = batch[-1].position

@@ -20,7 +20,7 @@ from craft.cli.demo.machine import Ledger as Demo
 from craft.server.snapshots import lacking
 from craft.storage import Identity
 from craft.storage.memory import MemoryStorage
-from tests.server.cluster import Cluster, Ledger
+from tests.server.cluster import Cluster, Ledger, three_servers
 
 KIB = 1024
 SMALL = craft.EngineLimits(
@@ -255,6 +255,27 @@ async def test_who_was_away_for_too_long_catches_up_by_snapshot(clock: MockClock
         assert late.commands == await cluster.servers[1].read(lambda notes: list(notes.commands))
         shown = third.status()["snapshots"]
         assert (shown["installed"], shown["restoring"], shown["unfounded"]) == (1, False, False)
+
+
+async def test_a_snapshot_is_no_fault_of_a_remote_subscriber(clock: MockClock) -> None:
+    """It follows a server that was cut off, and is told where one may begin: it was not too slow."""
+    async with three_servers(Notes, engine=SMALL) as cluster, trio.open_nursery() as nursery:
+        third = cluster.servers[3]
+        for server_id in (1, 2):
+            cluster.network.cut(server_id, 3)
+        told = trio.Event()
+
+        async def follow() -> None:
+            with pytest.raises(craft.Compacted):
+                while True:
+                    await third.tails.poll(third.position, 60_000)
+            told.set()
+
+        nursery.start_soon(follow)
+        await _compact(cluster.servers[1], cluster.servers[2])
+        cluster.network.heal()
+        await told.wait()
+        assert third.state_machine.restored == 1 and third.tails.dropped.value == 0
 
 
 async def test_a_peers_snapshot_ends_a_server_that_cannot_restore_it(clock: MockClock) -> None:
