@@ -311,4 +311,7 @@ class Cursor:
             self._remerger = await self._tails.reread(self.position)
         remerged = await self._tails.read_piece(self._remerger, self.position)
         end = self._tails.recent.end
+        if remerged and remerged[-1].merged.position > end:
+            # The logs hold what is not applied yet. It is not handed out, and would not come out again.
+            self._remerger = None
         return tuple(tail_entry(one.merged) for one in remerged if self.position < one.merged.position <= end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -110,6 +112,42 @@ async def test_a_subscriber_that_begins_far_back_catches_up_while_others_write(c
             nursery.cancel_scope.cancel()
         assert [entry.position for entry in found] == list(range(1, found[-1].position + 1))
         assert said(found) == remembered(server)[: len(said(found))]
+
+
+class Held(Ledger):
+    """Applies nothing more, once it is told so, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+
+    def apply_batch(self, batch: craft.Batch) -> Sequence[Any] | None:
+        self.go.wait()
+        return super().apply_batch(batch)
+
+
+async def test_what_the_logs_hold_and_is_not_applied_yet_is_not_left_out(clock: Clock) -> None:
+    """A subscriber that reads the logs meets it there too early, and is given it once it is applied."""
+    tail = craft.TailLimits(memory_bytes_max=8000, batch_bytes_max=4000, reread_bytes=20_000)
+    async with three_servers(Held, **{**SMALL, "tail": tail}, apply_in_thread=True) as cluster:
+        behind, other = cluster.servers[1], cluster.servers[2]
+        await write(other, 60)
+        await behind.read(lambda machine: None)
+        behind.state_machine.go.clear()
+        await write(other, 60)
+        await trio.sleep(1)
+        found: list[craft.TailEntry] = []
+        async with behind.subscribe(after=0) as batches:
+            while not found or found[-1].position < behind.position:
+                found += await batches.receive()
+            behind.state_machine.go.set()
+            await behind.read(lambda machine: None)
+            assert behind.tails.recent.start > found[-1].position
+            while found[-1].position < behind.position:
+                found += await batches.receive()
+        assert [entry.position for entry in found] == list(range(1, behind.position + 1))
+        assert said(found) == remembered(behind)
 
 
 async def test_a_slow_subscriber_is_dropped_and_told_where_it_was(clock: Clock) -> None:
