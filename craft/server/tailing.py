@@ -228,12 +228,19 @@ class Tails:
         async with self._reading:
             await trio.sleep(self._pause_s)
             self.check()
-            log = self._engine.state.raft(group).log
+            raft = self._engine.state.raft(group)
+            log = raft.log
             entries: tuple[Entry, ...] = ()
             if log.start.place.index < first <= log.persisted:
-                entries = await self._read(group, first, log.persisted)
-            commit = self._engine.state.raft(group).commit_index
-            return Piece(log.start.place.index, commit, log.persisted, entries)
+                # What is not committed may be cut off while we read: it is read by itself.
+                committed = first <= raft.commit_index
+                last = min(log.persisted, raft.commit_index) if committed else log.persisted
+                try:
+                    entries = await self._read(group, first, last)
+                except CraftError:
+                    if committed and log.start.place.index < first:  # else it went while we read
+                        raise
+            return Piece(log.start.place.index, raft.commit_index, log.persisted, entries)
 
     async def snapshots(self) -> tuple[SnapshotInfo, ...]:
         """Those that are kept, the oldest first."""

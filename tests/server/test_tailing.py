@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 import craft
-from craft.types import Cut, Place
-from tests.server.cluster import Cluster, Ledger, three_servers
+from craft.types import Append, Cut, Entry, Place, Start
+from tests.server.cluster import Cluster, FailingStorage, Ledger, three_servers
 
 Clock = trio.testing.MockClock
 
@@ -206,6 +206,78 @@ async def test_what_is_compacted_is_said_with_where_one_may_begin(clock: Clock) 
         assert caught.value.position == 3
         found = await entries_upto(server, caught.value.retained, server.position)
         assert found[0].position == caught.value.retained + 1
+
+
+class Changing(FailingStorage):
+    """A disk on which something happens while a thread reads entries."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def entries(self, *args: Any, **kwargs: Any) -> tuple[Entry, ...]:
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            trio.from_thread.run_sync(happens)
+        return super().entries(*args, **kwargs)
+
+
+@asynccontextmanager
+async def one_changing() -> AsyncIterator[tuple[Cluster, craft.Server[Ledger], Changing]]:
+    """Three servers with some entries; the first has such a disk."""
+    async with AsyncExitStack() as stack:
+        cluster = Cluster(stack)
+        disk = cluster.disks[1] = Changing(cluster.disks[1].identity)
+        await cluster.start_all()
+        await write(cluster.servers[1], 10)
+        yield cluster, cluster.servers[1], disk
+
+
+async def test_what_is_compacted_while_a_log_is_read_from_outside_ends_nobody(clock: Clock) -> None:
+    """A backup may be about to read what the server drops: it is told where the log begins now."""
+    async with one_changing() as (_, server, disk):
+        log = server.engine.state.raft(0).log
+        entry = (await server.tails.read_log(0, 1)).entries[1]
+        cut = Cut(Place(entry.term, 2), entry.timestamp, *log.start[2:])
+
+        def compact() -> None:
+            log.compact(cut)
+            disk._written.logs[0].begin(Start(0, cut, keep=True))
+
+        disk.meanwhile = compact
+        piece = await server.tails.read_log(0, 1)
+        assert (piece.start, piece.entries) == (2, ())
+        assert (await server.tails.read_log(0, 3)).entries[0].index == 3
+
+
+async def test_what_is_cut_off_while_a_log_is_read_from_outside_ends_nobody(clock: Clock) -> None:
+    """Another leader has other entries; those that are committed come first, for they stay."""
+    async with one_changing() as (cluster, server, disk), trio.open_nursery() as nursery:
+        cluster.network.cut(1, 2)
+        cluster.network.cut(1, 3)
+        nursery.start_soon(write, server, 1)
+        await trio.sleep(10)  # it is no leader any more
+        rafts = [replica.state for replica in server.engine.state.replicas]
+        raft = next(raft for raft in rafts if raft.log.persisted > raft.commit_index)
+        group, log, commit = raft.group, raft.log, raft.commit_index
+        assert (await server.tails.read_log(group, commit)).entries[-1].index == commit
+        assert (await server.tails.read_log(group, commit + 1)).entries[0].index == commit + 1
+
+        def cut_off() -> None:
+            log.truncate_from(commit + 1)
+            disk._written.logs[group].append(Append(group, commit + 1, ()))
+
+        disk.meanwhile = cut_off
+        piece = await server.tails.read_log(group, commit + 1)
+        assert (piece.last, piece.entries) == (commit, ())
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_read_from_outside_finds_damaged_is_said(clock: Clock) -> None:
+    """Nothing has changed meanwhile, so it is the disk."""
+    async with one_changing() as (_, server, disk):
+        entry = disk._written.logs[0].entries[0]
+        disk._written.logs[0].replace(entry._replace(record=entry.record[:-1]), index=1)
+        with pytest.raises(craft.errors.CraftError):
+            await server.tails.read_log(0, 1)
 
 
 async def test_subscribers_are_bounded(clock: Clock) -> None:
