@@ -124,6 +124,14 @@ def test_bytes_are_handed_out_for_peers(files: Files) -> None:
     assert store.read(info.id, offset=0, bytes_max=10) is None
 
 
+@pytest.mark.parametrize("behind", [0, 1, 2**62, 2**63 - 1, 2**64 - 1])
+def test_behind_the_end_of_a_snapshot_there_is_nothing(files: Files, behind: int) -> None:
+    """Peers and clients name the place. One that no system takes is no failure of this server's disk."""
+    store = open_store(files)
+    info = store.write(head(5), PARTS)
+    assert store.read(info.id, offset=max(info.size, behind), bytes_max=10) == b""
+
+
 # -- damage ---------------------------------------------------------------------------------------
 
 

@@ -186,10 +186,13 @@ class Snapshots:
             yield from _read_parts(self._files, name, Decoder())
 
     def read(self, snapshot_id: SnapshotId, *, offset: int, bytes_max: int) -> bytes | None:
-        """Bytes of its file, for a peer; None if it is kept no more."""
+        """Bytes of its file, for a peer, none behind its end; None if it is kept no more."""
         with self._lock, _failing("reading a snapshot for a peer"):
-            if snapshot_id not in {info.id for info in self.kept()}:
+            info = next((info for info in self.kept() if info.id == snapshot_id), None)
+            if info is None:
                 return None
+            if offset >= info.size:  # what others ask for may be more than a system takes for a place
+                return b""
             return self._files.read(file_name(snapshot_id, WHOLE), offset, bytes_max)
 
     # -- taking a peer's ----------------------------------------------------------------------------
