@@ -4,7 +4,7 @@ Invariants
 - What a piece of work came to is told on the event loop, at the begin of a turn, in the order of the work.
 - A piece that raises ends the server; one that was `Stopped` because the server ends says nothing.
 - The end of the server waits for the piece that runs: nothing touches a disk or a state machine that its
-  owner has already taken back.
+  owner has already taken back. What is submitted behind its end is not done, and nobody is told.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Worker:
     async def run(self) -> None:
         """Until cancelled. Raises what a piece of work raises."""
         own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
-        with self._send, self._work:
-            async for work, done in self._work:
-                try:
-                    result = await trio.to_thread.run_sync(work, limiter=own)
-                except Stopped:
-                    return
-                self._done.append(partial(done, result))
-                self._wake()
+        # The channel stays open: a turn that is due already runs once more behind the cancellation.
+        async for work, done in self._work:
+            try:
+                result = await trio.to_thread.run_sync(work, limiter=own)
+            except Stopped:
+                return
+            self._done.append(partial(done, result))
+            self._wake()
