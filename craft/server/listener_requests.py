@@ -43,6 +43,7 @@ import trio
 from craft.errors import (
     Compacted,
     NotLeader,
+    NotReady,
     Refused,
     Rejected,
     ResultLost,
@@ -243,8 +244,13 @@ async def _members(server: Server[Any], argument: Any) -> Any:
     except Refused as error:
         raise BadRequest(str(error)) from error
     version = await server.members.change(changes, wait=False) if changes else server.members.version
-    with trio.move_on_after(wait_ms / 1000):
-        await server.members.wait(version)
+    try:
+        with trio.move_on_after(wait_ms / 1000):
+            await server.members.wait(version)
+    except NotReady:
+        if not changes:
+            raise
+        # The server ends. The change was taken all the same: the reply says how far it is.
     return {
         "version": version,
         "reached_version": server.members.reached_version,

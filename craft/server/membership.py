@@ -16,7 +16,7 @@ import trio
 
 from craft.config import Address, Config, parse_address
 from craft.engine import Engine, membership
-from craft.errors import ConfigError, Refused, ResultLost, Unknown
+from craft.errors import ConfigError, NotReady, Refused, ResultLost, Unknown
 from craft.membership import Add, Change, Members, Move, Remove
 from craft.server.calls import Call
 from craft.server.doors import Doors
@@ -120,8 +120,9 @@ class ServerMembers:
         """Make several changes together, all or none. Returns the version that holds them.
 
         Raises Refused where one of them cannot be (nothing is changed), and as `propose` does. With `wait`
-        it returns when every group has followed, once those who come are there and caught up. To give up
-        waiting changes nothing: the cluster goes on with it, and another change may take its place.
+        it returns when every group has followed, once those who come are there and caught up; Unknown where
+        this server ends first. To give up waiting changes nothing: the cluster goes on with it, and another
+        change may take its place.
         """
         call = MembersCall(changes)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -132,9 +133,15 @@ class ServerMembers:
         told: Any = call.results
         if told.error:
             raise Refused(told.error)
-        if wait:
-            await self.wait(told.version)
         version: int = told.version
+        if wait:
+            try:
+                await self.wait(version)
+            except NotReady as error:  # it was taken, so it is anything but rejected
+                raise Unknown(
+                    f"the change is agreed, as version {version}, and goes on; but {error}, before every"
+                    " group has followed it"
+                ) from error
         return version
 
     async def wait(self, version: int) -> None:

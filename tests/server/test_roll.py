@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
-from craft import Config, DamagedStorage, WrongDirectory
+from craft import Config, DamagedStorage, Server, Unknown, WrongDirectory
 from craft.membership import Add, Remove, encode_changes
 from craft.server.joining import renewed
 from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
-from tests.server.listening import one_server
+from craft.wire import encode_message
+from tests.server.listening import one_server, raw_client
 
 FIRST = Config(cluster="c", server_id=1, servers={1: "127.0.0.1:7001", 2: "127.0.0.1:7002"})
 
@@ -63,6 +66,40 @@ async def test_a_server_that_was_away_learns_of_newer_members_at_its_start() -> 
         elsewhere = old._replace(groups=old.groups + 1)
         assert await renewed(config, elsewhere) is elsewhere
     assert await renewed(config, old) is old
+
+
+async def stop_once_taken(server: Server[Any]) -> None:
+    """It begins to stop when a change of the members is agreed, and before any group has followed it."""
+    while server.members.version == 0:  # noqa: ASYNC110  # it is merged some turn
+        await trio.sleep(0.01)
+    server.engine.hand_over(server._now())
+    server.members.wake()
+
+
+async def test_a_change_that_was_taken_is_not_rejected_when_the_server_ends() -> None:
+    """The set is another one from then on; how far the groups will follow is not known here."""
+    async with one_server() as (server, _), trio.open_nursery() as nursery:
+        told = trio.Event()
+
+        async def change() -> None:
+            with pytest.raises(Unknown, match="is agreed, as version 1, and goes on; but the server is stop"):
+                await server.members.add(9, "127.0.0.1:7009")
+            told.set()
+
+        nursery.start_soon(change)
+        await stop_once_taken(server)
+        await told.wait()
+
+
+async def test_a_client_is_told_of_the_change_that_was_taken_when_the_server_ends() -> None:
+    """The reply has its version, and how far the groups are."""
+    async with one_server() as (server, address), raw_client(address) as client:
+        await client.stream.send_all(encode_message([1, "members", [[0, 9, "127.0.0.1:7009", ""], 60_000]]))
+        await stop_once_taken(server)
+        number, outcome, told = await client.reply()
+        assert (number, outcome) == (1, "ok")
+        assert told["reached_version"] < told["version"] == 1
+        assert (await client.ask(2, "members", [0]))[1] == "rejected"  # who only asks may ask another
 
 
 def test_another_number_of_groups_is_refused_by_name() -> None:
