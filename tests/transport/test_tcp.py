@@ -328,6 +328,17 @@ async def test_a_peer_that_comes_back_is_connected_to_at_once(log_lines: LogLine
             await inbox.until_links("up 2")
 
 
+async def test_a_peer_may_come_back_at_the_moment_of_its_removal(log_lines: LogLines) -> None:
+    """What was to connect to it at once finds it removed, and ends; the others are not disturbed."""
+    [there] = free_addresses(1)
+    async with running(facts(1, peers={2: NOWHERE})) as (transport, inbox, _):
+        await log_lines.until("no connection")
+        transport._peer_connected(2)
+        transport.set_peers({3: there})
+        async with running(facts(3, listen=there, peers={1: NOWHERE})):
+            await inbox.until_links("up 3")
+
+
 async def test_a_peer_that_talks_back_is_dropped(nursery: trio.Nursery) -> None:
     """Frames flow one way on a connection; anything else is another protocol."""
     async with running(facts(2)) as (_, _, address):

@@ -215,6 +215,7 @@ class Connection:
 
     async def _connect(self) -> trio.abc.Stream:
         """One attempt. The name is resolved anew each time, for an address may have changed."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # closed just now, it has no address any more
         host, port = self._ours.addresses[self._peer]
         limits = self._ours.limits
         with trio.fail_after(limits.connect_timeout_ms / 1000):
