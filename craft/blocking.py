@@ -152,11 +152,12 @@ class Client:
                 raise NotReady("the client is closed")
             if len(self._open) >= self._calls_max:
                 raise Overloaded(f"unanswered calls would exceed calls_max = {self._calls_max}")
+            self._open[future] = at_the_end  # first: the call may end before we are back
             try:
                 self._token.run_sync_soon(self._spawn, future, call)
             except trio.RunFinishedError:
+                del self._open[future]
                 raise NotReady("the client is closed") from None
-            self._open[future] = at_the_end
         return future
 
     def _wait(self, future: Future[T], timeout: float | None, late: type[CraftError]) -> T:

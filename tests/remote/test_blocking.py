@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -185,6 +186,32 @@ def test_so_many_calls_and_no_more() -> None:
         client.submit(b"c")
         with pytest.raises(craft.Overloaded, match="calls_max = 2"):
             client.submit(b"d")
+
+
+class Sluggish:
+    """Lets a thread that hands a call over go on only when the call has ended."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+
+    def run_sync_soon(self, function: Callable[..., object], *args: Any) -> None:
+        self._token.run_sync_soon(function, *args)
+        for future in args[:1]:
+            future.exception(timeout=60)
+        trio.from_thread.run_sync(lambda: None, trio_token=self._token)  # what follows in that thread is done
+
+
+def test_a_call_that_ends_before_its_thread_goes_on_leaves_its_place() -> None:
+    """The interpreter may switch threads there: else places would be lost, one by one, until none is left."""
+    limits = craft.RemoteLimits(calls_max=2)
+    with running() as cluster, blocking.connect(cluster.address, limits=limits) as client:
+        token = client._token
+        assert token is not None
+        client._token = Sluggish(token)  # type: ignore[assignment]
+        for _ in range(3):
+            with pytest.raises(TypeError, match="must be bytes"):
+                client.submit("text").result()  # type: ignore[arg-type]
+        client._token = token
 
 
 def test_a_callback_may_not_wait_for_itself() -> None:
