@@ -58,7 +58,7 @@ class Tails:
         self._more = trio.Event()
         self._waiting = False
         self._reading = trio.CapacityLimiter(1)
-        self._pause_s = 0.0  # as long as the last piece took
+        self._pause_until = trio.current_time()  # as long as the last piece took
         self._parked: dict[Position, Cursor] = {}  # the one left longest ago first
         self.handed_out = metrics.counter(
             "craft_tail_entries_total", unit="entries", help="Merged entries handed to subscribers."
@@ -211,7 +211,7 @@ class Tails:
         last = self._engine.state.cursor[wanted.group]
         assert wanted.first_index <= last, "what was applied here can be merged once more"
         async with self._reading:
-            await trio.sleep(self._pause_s)
+            await trio.sleep_until(self._pause_until)
             self.check()
             if self._start(wanted.group) >= wanted.first_index:
                 raise Compacted(position, self.retained)
@@ -219,14 +219,15 @@ class Tails:
             entries = await self._entries(wanted, last, position)
             merged = remerger.take(wanted.group, entries)
             # Nothing may wait between taking and handing out: who is cancelled there would lose it.
-            self._pause_s = trio.current_time() - began
+            # An instant, not a time: who asks again and again, and never waits that long, comes to it too.
+            self._pause_until = trio.current_time() + (trio.current_time() - began)
             self.reread_bytes.value += sum(len(entry.record) for entry in entries)
             return merged
 
     async def read_log(self, group: GroupId, first: Index) -> Piece:
         """A group's log from an index on, as it stands on the disk; no entries where it does not reach."""
         async with self._reading:
-            await trio.sleep(self._pause_s)
+            await trio.sleep_until(self._pause_until)
             self.check()
             raft = self._engine.state.raft(group)
             log = raft.log

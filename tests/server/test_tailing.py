@@ -221,10 +221,10 @@ class Changing(FailingStorage):
 
 
 @asynccontextmanager
-async def one_changing() -> AsyncIterator[tuple[Cluster, craft.Server[Ledger], Changing]]:
+async def one_changing(**settings: Any) -> AsyncIterator[tuple[Cluster, craft.Server[Ledger], Changing]]:
     """Three servers with some entries; the first has such a disk."""
     async with AsyncExitStack() as stack:
-        cluster = Cluster(stack)
+        cluster = Cluster(stack, **settings)
         disk = cluster.disks[1] = Changing(cluster.disks[1].identity)
         await cluster.start_all()
         await write(cluster.servers[1], 10)
@@ -269,6 +269,17 @@ async def test_what_is_cut_off_while_a_log_is_read_from_outside_ends_nobody(cloc
         piece = await server.tails.read_log(group, commit + 1)
         assert (piece.last, piece.entries) == (commit, ())
         nursery.cancel_scope.cancel()
+
+
+async def test_one_slow_read_does_not_stop_those_who_ask_again_and_again(clock: Clock) -> None:
+    """The logs rest for as long as it took, which is longer than any of their questions waits."""
+    async with one_changing(**SMALL) as (_, server, disk):
+        await write(server, 30)
+        disk.meanwhile = lambda: clock.jump(5)
+        found: list[craft.TailEntry] = []
+        for _ in range(40):
+            found += await server.tails.poll(found[-1].position if found else 0, 500)
+        assert [entry.position for entry in found] == list(range(1, server.position + 1))
 
 
 async def test_what_a_read_from_outside_finds_damaged_is_said(clock: Clock) -> None:
