@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -312,7 +312,7 @@ class Client:
         """Say that nothing comes any more, if that can be said quickly."""
         session, link = self._session, self._links.current
         if session is not None and link is not None:
-            with trio.move_on_after(self._limits.close_timeout_ms / 1000):
+            with trio.move_on_after(self._limits.close_timeout_ms / 1000), suppress(Unreachable):
                 await link.ask("close", [session.id, session.opened])
 
 

@@ -353,6 +353,15 @@ async def test_a_cancelled_call_holds_nothing_up() -> None:
         assert session.below == 3
 
 
+async def test_a_connection_that_breaks_as_one_leaves_is_no_error() -> None:
+    """All was answered; that the session cannot be closed any more is nothing to the caller."""
+    async with serving() as s, craft.connect(s.addresses[1]) as client:
+        assert await client.propose(b"a") == 1
+        link = client._links.current
+        assert link is not None
+        link._end("the connection broke")
+
+
 async def test_calls_of_other_tasks_end_when_the_client_is_closed() -> None:
     """They are told what became of their commands."""
     told: list[type] = []
