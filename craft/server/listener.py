@@ -123,12 +123,11 @@ class Listener:
     async def _serve(self, socket: trio.SocketStream) -> None:
         """One connection, from its first byte to its last; whatever arrives, it raises nothing."""
         try:
-            tune(socket, self._config.transport)
-            stream = await self._greet(socket)
-            if stream is None:
-                return
-            with self._counted():
-                await _Connection(self._server, self, stream).run()
+            with contextlib.ExitStack() as counted:
+                tune(socket, self._config.transport)
+                stream = await self._greet(socket, counted)
+                if stream is not None:
+                    await _Connection(self._server, self, stream).run()
         except RemoteError as error:
             self.errors.value += 1
             self._complaints.event("fault", logging.WARNING, "client dropped", reason=str(error))
@@ -143,8 +142,11 @@ class Listener:
         finally:
             self._connections -= 1
 
-    async def _greet(self, socket: trio.SocketStream) -> Stream | None:
-        """The handshake, within its time, and only so many at once; nothing where they are too many."""
+    async def _greet(self, socket: trio.SocketStream, counted: contextlib.ExitStack) -> Stream | None:
+        """The handshake, within its time, and only so many at once; nothing where they are too many.
+
+        Who is let in is `counted`.
+        """
         limits = self._config.transport
         if self._handshakes >= limits.handshakes_max:
             self._complaints.event(
@@ -155,7 +157,7 @@ class Listener:
         try:
             with trio.fail_after(limits.handshake_timeout_ms / 1000):
                 stream = await self._secure(socket)
-                await self._answer(stream)
+                await self._answer(stream, counted)
                 return stream
         except trio.TooSlowError:
             raise HandshakeRefused(f"no handshake within {limits.handshake_timeout_ms} ms") from None
@@ -187,7 +189,7 @@ class Listener:
             raise HandshakeRefused(f"no TLS with it: {reason(error)}") from error
         return stream
 
-    async def _answer(self, stream: Stream) -> None:
+    async def _answer(self, stream: Stream, counted: contextlib.ExitStack) -> None:
         """Read the Hello and answer it; raise what was wrong with it after having told the client."""
         try:
             hello = decode_hello(await read_handshake(stream))
@@ -199,6 +201,7 @@ class Listener:
                 await stream.send_all(encode_answer(Refusal(str(error))))
                 await _let_it_read(stream)
             raise
+        counted.enter_context(self._counted())  # before anything waits: others are greeted at the same time
         config = self._config
         welcome = Welcome(
             MAGIC,

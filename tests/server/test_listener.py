@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import trio
 
 import craft
 from craft.client import Client, connect
 from craft.server.listener_requests import reply
 from craft.wire import PREFIX_BYTES, Hello, Refusal, Welcome, decode_message, encode_message
 from craft.wire.framing import framed
-from tests.server.listening import HELLO, Register, one_server, raw_client
+from tests.server.listening import HELLO, RawClient, Register, one_server, raw_client
 
 # -- what may be asked -----------------------------------------------------------------------------
 
@@ -257,6 +259,25 @@ async def test_no_more_than_so_many_clients_are_let_in() -> None:
             pass
         async with raw_client(address, greet=False) as fourth:
             assert isinstance(await fourth.greet(), Welcome)
+
+
+async def test_those_who_come_at_one_moment_are_counted_too() -> None:
+    """However many are greeted together, no more than so many are let in."""
+    async with (
+        one_server(clients=craft.ClientLimits(connections_max=2)) as (_, address),
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(raw_client(address, greet=False)) for _ in range(5)]
+        answers: list[object] = []
+
+        async def come(client: RawClient) -> None:
+            answers.append(await client.greet())
+
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(come, client)
+        assert sum(isinstance(answer, Welcome) for answer in answers) == 2
+        assert sum(isinstance(answer, Refusal) for answer in answers) == 3
 
 
 async def test_who_says_nothing_is_not_waited_for() -> None:
