@@ -114,6 +114,8 @@ class Server(Generic[M]):
         self._watch = Watch(self._engine.state, self._complaints)
         self._space = Space(config.data_dir, config.disk_free_bytes_min, self._engine.state)
         self._ended = False
+        self.disk_hangs = False
+        """At the end: a sync did not come back, and closing the storage would wait for it."""
         self.measures.watch(self._engine.state)
         self.measures.watch_clocks(self._engine.state, clock, self._now)
         self.tails = Tails(self._engine, storage, config.tail, self.measures.metrics)
@@ -337,7 +339,7 @@ class Server(Generic[M]):
                 finally:
                     self._end()  # at once: the nursery waits for the thread that applies, which may hang
         finally:
-            await self._syncer.stop()
+            self.disk_hangs = not await self._syncer.stop()
 
     async def _turns(self) -> None:
         while True:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import trio
 
+from craft import logs
 from craft.clock import Clock
 from craft.clock.chrony import ChronyClock
 from craft.clock.ntp import NtpClock
@@ -27,6 +30,8 @@ from craft.storage.memory import MemoryStorage
 from craft.storage.rocks import RocksStorage
 from craft.transport import Transport
 from craft.transport.tcp import TcpTransport, tls_contexts
+
+log = logging.getLogger("craft.server")
 
 
 @asynccontextmanager
@@ -60,6 +65,7 @@ async def open_server(
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
     if storage is None:
         storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
+    hangs = False
     try:
         started = await trio.to_thread.run_sync(start, storage, state_machine, limiter=own)
         save(config.data_dir, roll)
@@ -92,9 +98,18 @@ async def open_server(
         finally:
             with trio.CancelScope(shield=True):
                 await server.tails.rest()
+            hangs = server.disk_hangs
     finally:
-        with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
-            await trio.to_thread.run_sync(storage.close, limiter=own)
+        await _close(storage, own, hangs=hangs)
+
+
+async def _close(storage: Storage, own: trio.CapacityLimiter, *, hangs: bool) -> None:
+    if hangs:  # it is closed when the disk comes back, if ever; that must not keep the process
+        logs.event(log, logging.ERROR, "storage not closed: a sync of its disk hangs")
+        threading.Thread(target=storage.close, name="craft close", daemon=True).start()
+        return
+    with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
+        await trio.to_thread.run_sync(storage.close, limiter=own)
 
 
 def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:

@@ -38,8 +38,8 @@ class Syncer:
         """Sync what has been written so far."""
         self._requests.put(True)
 
-    async def stop(self) -> None:
-        """End the thread, after the sync that is under way: the storage may be closed then.
+    async def stop(self) -> bool:
+        """End the thread, after the sync that is under way; has it ended, so that the storage may be closed?
 
         Waits `STOP_WAIT_S` at most: a disk may hang for ever.
         """
@@ -50,6 +50,7 @@ class Syncer:
             await trio.to_thread.run_sync(
                 self._thread.join, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
             )
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while self._requests.get():

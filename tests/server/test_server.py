@@ -14,6 +14,8 @@ import trio
 import trio.testing
 
 import craft
+from craft.server import syncing
+from craft.storage import Identity
 from tests.server.cluster import Cluster, FailingStorage, Ledger, three_servers
 
 # Each test asks for the `clock` that jumps: pytest-trio uses it as the time of the test.
@@ -334,6 +336,44 @@ async def test_callers_are_told_before_a_thread_that_hangs(clock: Clock) -> None
         nursery.start_soon(write, cluster.servers[3])
         await trio.sleep(1)
     assert opened and all(opened)
+
+
+async def test_a_disk_that_hangs_for_ever_does_not_keep_the_process(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close it would be to wait for the sync: it is closed when the disk is there again, if ever."""
+    monkeypatch.setattr(syncing, "STOP_WAIT_S", 1)
+    come_back, hanging, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Hanging(FailingStorage):
+        def __init__(self) -> None:
+            super().__init__(Identity("test", 1, "d" * 32, 3))
+            self._syncing = threading.Lock()
+
+        def sync(self) -> None:
+            with self._syncing:
+                if hanging.is_set():
+                    come_back.wait(60)
+                super().sync()
+
+        def close(self) -> None:
+            with self._syncing:
+                super().close()
+                closed.set()
+
+    async with AsyncExitStack() as stack:
+        cluster = Cluster(stack)
+        cluster.disks[1] = Hanging()
+        await cluster.start(2)
+        await cluster.start(3)
+        with trio.move_on_after(5):
+            async with cluster.opening(1) as server:
+                await server.wait_ready()
+                hanging.set()
+                await server.propose(b"x")
+        assert not closed.is_set()
+        come_back.set()
+        assert closed.wait(60)
 
 
 @pytest.mark.parametrize("apply_in_thread", [False, True])
