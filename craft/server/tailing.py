@@ -189,21 +189,28 @@ class Tails:
 
     async def reread(self, after: Position) -> Remerger:
         """What merges the logs once more, from a place at or before a position. Raises Compacted."""
-        if self.retained > after:
-            raise Compacted(after, self.retained)
-        bases = [info for info in self._bases() if info.head.position <= after]
-        if not bases:
-            return Remerger.from_the_beginning(len(self._engine.state.replicas))
-        base = max(bases)
-        read = partial(resume, base.head, self._storage.snapshots.parts(base.id))
-        async with self._reading:
-            self.check()
-            try:
-                return await trio.to_thread.run_sync(read)
-            except (CraftError, OSError):
-                if base not in self._engine.state.snapshots.kept:  # it went while we read
-                    raise Compacted(after, self.retained) from None
-                raise
+        while True:
+            if self.retained > after:
+                raise Compacted(after, self.retained)
+            bases = [info for info in self._bases() if info.head.position <= after]
+            if not bases:
+                return Remerger.from_the_beginning(len(self._engine.state.replicas))
+            async with self._reading:
+                self.check()
+                remerger = await trio.to_thread.run_sync(self._resume, max(bases))
+            if remerger is not None:
+                return remerger
+            # It went while we read, and the engine hears of that with a turn: look again.
+
+    def _resume(self, base: SnapshotInfo) -> Remerger | None:
+        """From a snapshot on; None where it is kept no more."""
+        store = self._storage.snapshots
+        try:
+            return resume(base.head, store.parts(base.id))
+        except (CraftError, OSError):
+            if base not in store.kept():
+                return None
+            raise
 
     async def read_piece(self, remerger: Remerger, position: Position) -> list[Remerged]:
         """Merge one more piece of the logs. Raises Compacted."""

@@ -20,6 +20,7 @@ from craft.cli.demo.machine import Ledger as Demo
 from craft.server.snapshots import lacking
 from craft.storage import Identity
 from craft.storage.memory import MemoryStorage
+from craft.storage.snapshots import file_name
 from tests.server.cluster import Cluster, Ledger, three_servers
 
 KIB = 1024
@@ -255,6 +256,27 @@ async def test_who_was_away_for_too_long_catches_up_by_snapshot(clock: MockClock
         assert late.commands == await cluster.servers[1].read(lambda notes: list(notes.commands))
         shown = third.status()["snapshots"]
         assert (shown["installed"], shown["restoring"], shown["unfounded"]) == (1, False, False)
+
+
+async def test_a_snapshot_that_goes_while_a_subscriber_reads_it_is_no_failure() -> None:
+    """The store drops the oldest of three at once, and the engine hears of it with the next turn."""
+    storage = disk()
+    async with opening(storage, Notes()) as server, trio.open_nursery() as nursery:
+        for command in (b"one", b"two"):
+            await server.propose(command)
+            await server.take_snapshot()
+        older, newer = server.engine.state.snapshots.kept
+        server.tails.jump(server.position)  # memory has nothing of it any more
+
+        async def next_turn() -> None:
+            await trio.sleep(0.05)
+            server.engine.state.snapshots.kept = (newer,)
+
+        storage.snapshots._kept.remove(older)  # type: ignore[union-attr]
+        storage.snapshots._files.remove(file_name(older.id))
+        nursery.start_soon(next_turn)
+        batch = await server.tails.poll(older.head.position, 10_000)
+        assert batch[0].position == older.head.position + 1
 
 
 async def test_a_snapshot_is_no_fault_of_a_remote_subscriber(clock: MockClock) -> None:
