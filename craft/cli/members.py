@@ -10,7 +10,7 @@ import trio
 from craft import client
 from craft.cli.ask import seconds
 from craft.cli.common import EXIT_OK, EXIT_UNKNOWN, Commands, add_command, add_tls, json_of, tls_of
-from craft.errors import Unknown
+from craft.errors import Rejected, Unknown
 
 MEMBERS = """\
 Asks any server of the cluster, which need not be a leader nor stay. A change is
@@ -122,8 +122,15 @@ async def _ask(options: argparse.Namespace) -> dict[str, Any]:
         async with client.connect(options.address, ssl_context=tls_of(options)) as connection:
             found = await connection.members([*changes, 0])
             while changes and not options.no_wait and found["reached_version"] < found["version"]:
-                version = found["version"]
-                found = {**await connection.members([WAIT_MS]), "version": version}
+                found = await _further(connection, found["version"])
     if found is None:
         raise Unknown(f"no answer from {options.address} within {options.timeout:g} s")
     return found
+
+
+async def _further(connection: client.Client, version: int) -> dict[str, Any]:
+    """How far the groups have followed a version, after a while. It was taken, whatever becomes of us."""
+    try:
+        return {**await connection.members([WAIT_MS]), "version": version}
+    except Rejected as error:
+        raise Unknown(f"the change is agreed, as version {version}, and goes on; but {error}") from error
