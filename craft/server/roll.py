@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgpack
 
 from craft.config import Config
-from craft.errors import DamagedStorage, WrongDirectory
+from craft.errors import DamagedStorage, StorageFailed, WrongDirectory
 from craft.membership import Members
 from craft.types import ServerId
 
@@ -87,7 +87,7 @@ def settled(config: Config, roll: Roll) -> Config:
 
 
 def load(config: Config) -> Roll | None:
-    """The roll in the data directory; None: there is none yet. Raises DamagedStorage."""
+    """The roll in the data directory; None: there is none yet. Raises DamagedStorage, StorageFailed."""
     if config.data_dir is None:
         return None
     file = config.data_dir / ROLL_FILE
@@ -95,6 +95,8 @@ def load(config: Config) -> Roll | None:
         return unpack_roll(file.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be read: {error}") from error
     except ValueError as error:
         raise DamagedStorage(
             f"{file} is damaged ({error}): it says where the other servers are. Take it from a copy, or let"
@@ -103,12 +105,19 @@ def load(config: Config) -> Roll | None:
 
 
 def save(directory: Path | None, roll: Roll) -> None:
-    """Keep the roll, durably."""
+    """Keep the roll, durably. Raises StorageFailed."""
     if directory is None:
         return
+    try:
+        _write(directory, roll.pack())
+    except OSError as error:
+        raise StorageFailed(f"{directory / ROLL_FILE} cannot be written: {error}") from error
+
+
+def _write(directory: Path, packed: bytes) -> None:
     beside = directory / (ROLL_FILE + ".new")
     with beside.open("wb") as file:
-        file.write(roll.pack())
+        file.write(packed)
         file.flush()
         os.fsync(file.fileno())
     beside.rename(directory / ROLL_FILE)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from craft import Config, DamagedStorage, Server, Unknown, WrongDirectory
+from craft import Config, DamagedStorage, Server, StorageFailed, Unknown, WrongDirectory
 from craft.membership import Add, Remove, encode_changes
 from craft.server.joining import renewed
 from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
@@ -41,6 +41,17 @@ def test_a_flipped_byte_is_named(tmp_path: Path) -> None:
         packed[place] ^= 1
     file.write_bytes(packed[:-1])
     with pytest.raises(DamagedStorage, match=str(file)):
+        load(Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path))
+
+
+def test_a_disk_that_refuses_it_is_this_servers_failure(tmp_path: Path) -> None:
+    """It ends the server, in a line that names the file: a full disk says only that it is full."""
+    full = tmp_path / ROLL_FILE
+    Path(f"{full}.new").symlink_to("/dev/full")
+    with pytest.raises(StorageFailed, match=f"{full} cannot be written: .*No space left on device"):
+        save(tmp_path, founding(FIRST))
+    full.mkdir()
+    with pytest.raises(StorageFailed, match=f"{full} cannot be read: .*Is a directory"):
         load(Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path))
 
 
