@@ -11,6 +11,7 @@ Invariants
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -20,8 +21,9 @@ import trio
 
 from craft.engine import Engine
 from craft.engine.resuming import resume
-from craft.errors import Compacted, CraftError, NotReady, Overloaded, TooSlow
+from craft.errors import Compacted, CraftError, DamagedSnapshot, NotReady, Overloaded, TooSlow
 from craft.limits import TailLimits
+from craft.logs import event
 from craft.ready import Merged
 from craft.remerging import Remerged, Remerger, Wanted
 from craft.stats import Metrics
@@ -31,6 +33,8 @@ from craft.types import Entry, GroupId, Index, Position, SnapshotId, SnapshotInf
 
 Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[tuple[TailEntry, ...]]]"
 """Entered, it hands out batches of entries."""
+
+log = logging.getLogger("craft.server")
 
 PARKED_MAX = 8
 """Readers of the logs that remote subscribers left where they were, to go on with their next request."""
@@ -60,6 +64,7 @@ class Tails:
         self._reading = trio.CapacityLimiter(1)
         self._pause_until = trio.current_time()  # as long as the last piece took
         self._parked: dict[Position, Cursor] = {}  # the one left longest ago first
+        self._damaged: set[SnapshotId] = set()  # found so while they were read here
         self.handed_out = metrics.counter(
             "craft_tail_entries_total", unit="entries", help="Merged entries handed to subscribers."
         )
@@ -184,7 +189,8 @@ class Tails:
         return [
             info
             for info in self._engine.state.snapshots.kept
-            if all(self._start(group) <= cut.place.index for group, cut in enumerate(info.head.cuts))
+            if info.id not in self._damaged
+            and all(self._start(group) <= cut.place.index for group, cut in enumerate(info.head.cuts))
         ]
 
     async def reread(self, after: Position) -> Remerger:
@@ -200,17 +206,21 @@ class Tails:
                 remerger = await trio.to_thread.run_sync(self._resume, max(bases))
             if remerger is not None:
                 return remerger
-            # It went while we read, and the engine hears of that with a turn: look again.
+            # Not from that one. If it went while we read, the engine hears of it with a turn: look again.
 
     def _resume(self, base: SnapshotInfo) -> Remerger | None:
-        """From a snapshot on; None where it is kept no more."""
+        """From a snapshot on; None where it is kept no more, or turns out damaged."""
         store = self._storage.snapshots
         try:
             return resume(base.head, store.parts(base.id))
-        except (CraftError, OSError):
+        except (CraftError, OSError) as error:
             if base not in store.kept():
                 return None
-            raise
+            if not isinstance(error, DamagedSnapshot):
+                raise
+            self._damaged.add(base.id)
+            event(log, logging.ERROR, "damaged snapshot: the next start puts it aside", error=str(error))
+            return None
 
     async def read_piece(self, remerger: Remerger, position: Position) -> list[Remerged]:
         """Merge one more piece of the logs. Raises Compacted."""

@@ -258,6 +258,26 @@ async def test_who_was_away_for_too_long_catches_up_by_snapshot(clock: MockClock
         assert (shown["installed"], shown["restoring"], shown["unfounded"]) == (1, False, False)
 
 
+async def test_a_subscriber_that_meets_a_damaged_snapshot_is_served_from_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It costs time, not the server; that is said once, and nothing is read from it any more."""
+    storage = disk()
+    async with opening(storage, Notes()) as server:
+        for command in (b"one", b"two", b"three"):
+            await server.propose(command)
+            await server.take_snapshot()
+        _, newest = server.engine.state.snapshots.kept
+        await server.propose(b"four")
+        server.tails.jump(server.position)  # memory has nothing of it any more
+        contents = storage.snapshots._files.contents  # type: ignore[attr-defined]  # a disk's bit flips
+        contents[file_name(newest.id)][40] ^= 1
+        for _ in range(2):
+            (entry,) = await server.tails.poll(newest.head.position, 10_000)
+            assert (entry.position, entry.commands) == (newest.head.position + 1, (b"four",))
+    assert caplog.text.count("damaged snapshot: the next start puts it aside") == 1
+
+
 async def test_a_snapshot_that_goes_while_a_subscriber_reads_it_is_no_failure() -> None:
     """The store drops the oldest of three at once, and the engine hears of it with the next turn."""
     storage = disk()
