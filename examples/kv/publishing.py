@@ -58,7 +58,7 @@ class Hub:
         for listener in list(self.channels.get(channel, ())):
             listener.tell(push(b"message", channel, message))
             told += 1
-        for pattern, (fits, listeners) in self.patterns.items():
+        for pattern, (fits, listeners) in list(self.patterns.items()):  # who is told may end, and leave
             if fits(channel):
                 for listener in list(listeners):
                     listener.tell(push(b"pmessage", pattern, channel, message))

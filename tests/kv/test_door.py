@@ -304,6 +304,35 @@ async def test_a_subscriber_that_does_not_read_is_disconnected() -> None:
         assert len(shop.house.clients) == 1
 
 
+async def test_a_deaf_subscriber_of_patterns_takes_nobody_with_it() -> None:
+    """It is disconnected in the middle of a message that others of other patterns hear too."""
+    async with shops(limits=RespLimits(output_bytes_max=100_000)) as [shop]:
+        deaf, other, speaker = await shop.wire(), await shop.wire(), await shop.wire()
+        await deaf.ask("PSUBSCRIBE", "c*")
+        await other.ask("PSUBSCRIBE", "?")
+        while len(shop.house.clients) == 3:
+            assert await speaker.ask(b"PUBLISH", b"c", b"x" * 50_000) == b":2\r\n"
+            assert b"pmessage" in await other.reply()
+        assert await speaker.ask("PUBSUB", "NUMPAT") == b":1\r\n"
+
+
+async def test_who_comes_after_a_deaf_client_is_not_taken_for_it() -> None:
+    """Its socket has the number of the one that was closed while somebody waited for it to take more."""
+    async with shops() as [shop]:
+        deaf, root = await shop.wire(), await shop.wire()
+        assert await root.ask(b"SET", b"k", b"x" * 500_000) == OK
+        for _ in range(3):
+            number = (await deaf.ask("CLIENT", "ID"))[1:-2]
+            await deaf.stream.send_all(packed([b"GET", b"k"]) * 40)
+            while not shop.house.clients[int(number)].send(b""):
+                await root.ask("PING")
+            assert await root.ask("CLIENT", "KILL", "ID", number) == b":1\r\n"
+            deaf = await shop.wire()
+        await deaf.stream.send_all(packed([b"GET", b"k"]) * 40)
+        for _ in range(40):
+            assert len(await deaf.reply()) > 500_000
+
+
 async def test_a_client_may_be_ended_by_another() -> None:
     """By its id; who asks stays."""
     async with shops() as [shop]:

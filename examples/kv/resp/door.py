@@ -305,7 +305,8 @@ class Door:
     async def _drain(self, line: Line) -> None:
         """Send what is unsent as the client takes it; end the connection of one that takes nothing."""
         while line.open and line.unsent:
-            with trio.move_on_after(self._house.limits.send_timeout_s) as scope, contextlib.suppress(OSError):
+            gone = contextlib.suppress(OSError, trio.ClosedResourceError)
+            with trio.move_on_after(self._house.limits.send_timeout_s) as scope, gone:
                 await trio.lowlevel.wait_writable(line.fd)
             if scope.cancelled_caught:
                 line.close()

@@ -147,5 +147,6 @@ class Line:
             self.on_close(self)
             self.client.unsubscribe_all()
             self.unsent.clear()
+            trio.lowlevel.notify_closing(self.fd)  # nobody may wait for the next of its number
             with contextlib.suppress(OSError):
                 self.socket.close()
