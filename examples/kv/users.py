@@ -77,9 +77,10 @@ class User:
         if not all(key.startswith(allowed) for key in keys_of(args)):
             raise Refused(NO_KEY)
 
-    def may_read(self, prefix: bytes) -> bool:
-        """May all keys be read that begin so?"""
-        return self.admin or prefix.startswith(self.readable)
+    def check_read(self, keys: Args) -> None:
+        """Raise Refused where the user may not read all of these keys."""
+        if not all(key.startswith(self.readable) for key in keys):
+            raise Refused(NO_KEY)
 
     @property
     def readable(self) -> tuple[bytes, ...]:

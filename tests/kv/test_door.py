@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import ssl
+import time
 
 import pytest
 import trio
@@ -390,6 +391,23 @@ async def test_a_user_has_rights_over_some_keys() -> None:
             b"-EXECABORT Transaction discarded because of previous errors.\r\n",
         ]
         assert await root.ask("FLUSHALL") == OK
+
+
+async def test_a_key_that_may_not_be_read_is_neither_watched_nor_looked_back_on() -> None:
+    """An admin may do more to the server, and sees no more of the keys."""
+    operator = User("operator", hashed("secret"), reads=(b"app:",), admin=True)
+    async with shops(users=[operator, ROOT]) as [shop]:
+        wire, root = await shop.wire(), await shop.wire()
+        assert await root.ask("AUTH", "root", "toor") == OK
+        assert await wire.ask("AUTH", "operator", "secret") == OK
+        assert await root.ask("MSET", "app:k", "1", "k", "1") == OK
+        key = NOPERM + b"access one of the keys used as arguments\r\n"
+        now = str(time.time_ns() // 1_000_000)
+        assert await wire.ask("GET", "k") == key
+        assert await wire.ask("WATCH", "app:k", "k") == key
+        assert await wire.ask("CRAFT.GETAT", "k", now) == key
+        assert await wire.ask("WATCH", "app:k") == OK
+        assert not (await wire.ask("CRAFT.GETAT", "app:k", now)).startswith(NOPERM)
 
 
 async def test_the_port_speaks_tls() -> None:

@@ -49,8 +49,7 @@ async def getat(client: Client, args: Args) -> Reply:
     retained is refused.
     """
     assert client.user is not None
-    if not client.user.may_read(args[1]):
-        raise Refused("NOPERM this user has no permissions to access one of the keys used as arguments")
+    client.user.check_read(args[1:2])
     try:
         return await client.store.at(args[1], integer(args[2]))
     except craft.CraftError as error:

@@ -35,6 +35,8 @@ async def watch(client: Client, args: Args) -> Reply:
     """WATCH key …: EXEC will run nothing if one of them has changed by then."""
     if client.queue is not None:
         raise Refused("ERR WATCH inside MULTI is not allowed")
+    assert client.user is not None
+    client.user.check_read(args[1:])
     new = [key for key in dict.fromkeys(args[1:]) if key not in client.watched]
     if len(client.watched) + len(new) > client.house.limits.watched_max:
         raise Refused(f"ERR more keys than watched_max = {client.house.limits.watched_max}")
