@@ -14,6 +14,7 @@ import trustme
 
 import craft
 from examples.kv.commands import TABLE
+from examples.kv.keyspace import SWEEP_KEYS_MAX
 from examples.kv.resp.client import RespLimits
 from examples.kv.resp.commands import LOCAL
 from examples.kv.users import User, hashed
@@ -142,6 +143,32 @@ async def test_an_expired_key_is_gone_though_nothing_else_happens() -> None:
         await trio.sleep(0.08)
         assert await b.ask("GET", "k") == b"$-1\r\n"
         assert await a.ask("EXISTS", "k") == b":0\r\n"
+
+
+async def test_nobody_hears_that_the_log_was_asked_for_the_time() -> None:
+    """Not even who listens to every channel."""
+    async with shops() as [shop]:
+        ear, wire = await shop.wire(), await shop.wire()
+        await ear.ask("PSUBSCRIBE", "*")
+        assert await wire.ask("SET", "k", "1", "PX", "5") == OK
+        await trio.sleep(0.02)
+        assert await wire.ask("GET", "k") == b"$-1\r\n"
+        assert await wire.ask("PUBLISH", "c", "hello") == b":1\r\n"
+        assert await ear.reply() == b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nc\r\n$5\r\nhello\r\n"
+
+
+async def test_the_log_is_asked_for_the_time_also_while_it_has_much_to_sweep() -> None:
+    """No key is taken for gone by a server's own clock because others, gone before, are still held."""
+    async with shops() as [shop]:
+        wire, machine = await shop.wire(), shop.server.state_machine
+        many = [f"SET k{n} 1 PX 20" for n in range(3 * SWEEP_KEYS_MAX)]
+        assert set(await ask_all(wire, *many, "SET k 1 PX 60")) == {OK}
+        deadline = machine.space.deadlines[b"k"]
+        await trio.sleep(0.04)
+        assert await wire.ask("EXISTS", "k0") == b":0\r\n"  # sweeps some of them
+        await trio.sleep(0.04)
+        assert await wire.ask("EXISTS", "k") == b":0\r\n"
+        assert machine.now > deadline
 
 
 async def test_a_server_tells_of_itself() -> None:
