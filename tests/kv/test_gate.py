@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,16 @@ def test_any_bytes_are_requests_or_a_fault(data: bytes, cuts: list[int]) -> None
         assert all(found)
         assert one.held <= LINE_BYTES_MAX
         data = data[size:]
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"PUT"])
+def test_a_browsers_request_is_none_here(method: bytes) -> None:
+    """A page that knows the port can send one, and what is in its body must not be taken for commands."""
+    one, requests = gate(), []
+    with contextlib.suppress(ProtocolFault):
+        requests = one.feed(method + b" / HTTP/1.1\r\nHost: localhost:6379\r\n\r\nFLUSHALL\r\n")
+    assert one.fault is not None
+    assert [b"FLUSHALL"] not in requests
 
 
 def test_what_came_before_a_fault_is_answered() -> None:

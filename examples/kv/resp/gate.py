@@ -30,6 +30,8 @@ SHORT = {b"$%d" % length: length for length in range(1024)}
 """What most headers say."""
 
 ASTERISK, NEWLINE = b"*\n"
+FOREIGN = frozenset({b"POST", b"HOST:"})
+"""Words of HTTP. A page in a browser can send its requests here, with lines in them that it chooses."""
 SPACES = b" \n\r\t\v\f\0"
 ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -157,6 +159,8 @@ class Gate:
         words = split(line.removesuffix(b"\r"))
         if words is None:
             self.fault = ProtocolFault("unbalanced quotes in request")
+        elif words and words[0].upper() in FOREIGN:
+            self.fault, words = ProtocolFault("this is HTTP, here is the Redis protocol"), None
         return words
 
     def _check_line(self, at: int, complaint: str) -> None:
