@@ -437,6 +437,27 @@ async def test_a_key_that_may_not_be_read_is_neither_watched_nor_looked_back_on(
         assert not (await wire.ask("CRAFT.GETAT", "app:k", now)).startswith(NOPERM)
 
 
+async def test_names_of_users_are_utf_8() -> None:
+    """As in the settings, and over HTTP."""
+    zoe = User("zoë Ж", hashed("secret"), writes=(b"",), admin=True)
+    async with shops(users=[zoe]) as [shop]:
+        wire = await shop.wire()
+        assert (await wire.ask(b"AUTH", b"zo\xeb", b"secret")).startswith(b"-WRONGPASS")
+        assert await wire.ask("AUTH", "zoë Ж", "secret") == OK
+        assert "user=zoë Ж".encode() in await wire.ask("CLIENT", "LIST")
+        assert await wire.ask("CLIENT", "KILL", "USER", "zoë Ж") == b":0\r\n"
+
+
+async def test_nobody_writes_lines_into_the_list_of_clients() -> None:
+    """What is no command is not shown there."""
+    async with shops() as [shop]:
+        one, two = await shop.wire(), await shop.wire()
+        assert (await one.ask(b"x\nid=99 addr=192.0.2.1:1 name=nobody")).startswith(b"-ERR unknown command")
+        found = await two.ask("CLIENT", "LIST")
+        assert b"id=99" not in found
+        assert b"cmd=client" in found
+
+
 async def test_the_port_speaks_tls() -> None:
     """And nothing else then; who comes without is disconnected, and disturbs nobody."""
     authority = trustme.CA()
@@ -451,6 +472,10 @@ async def test_the_port_speaks_tls() -> None:
         assert await wire.ask(b"SET", b"k", value) == OK
         assert await wire.ask("GET", "k") == b"$256000\r\n" + value + b"\r\n"
         plain = await shop.wire()
+        while len(shop.house.clients) < 2:
+            await wire.ask("PING")
+        assert (await wire.ask("CLIENT", "LIST")).count(b"laddr=") == 2
+        assert len(shop.house.clients) == 2  # to be listed ends no handshake
         await plain.stream.send_all(b"PING\r\n")
         while await plain.stream.receive_some():
             pass

@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,6 +21,9 @@ from examples.kv.store import Mode, Store
 from examples.kv.users import User, Users
 
 MIB = 1024 * 1024
+
+SPELLING = re.compile(rb"[A-Za-z.]{1,32}")
+"""Of what may be a command: anything else in a list of clients would be whatever a client wants it to say."""
 
 
 @dataclass(slots=True)
@@ -157,6 +161,7 @@ class Client:
     def line(self) -> bytes:
         """What CLIENT LIST says of it."""
         now = self.house.clock()
+        command = self.last_command if SPELLING.fullmatch(self.last_command) else b"NULL"
         fields: dict[str, Any] = {
             "id": self.id,
             "addr": self.address,
@@ -172,11 +177,11 @@ class Client:
             "watch": len(self.watched),
             "omem": self.send(b""),
             "tot-cmds": self.commands,
-            "cmd": self.last_command.decode("latin-1").lower(),
+            "cmd": command.decode().lower(),
             "user": "(none)" if self.user is None else self.user.name,
             "resp": self.protocol,
             "lib-name": self.library.get(b"LIB-NAME", b"").decode("latin-1"),
             "lib-ver": self.library.get(b"LIB-VER", b"").decode("latin-1"),
             "readmode": self.mode.value,
         }
-        return " ".join(f"{key}={value}" for key, value in fields.items()).encode("latin-1")
+        return " ".join(f"{key}={value}" for key, value in fields.items()).encode()

@@ -145,7 +145,8 @@ class Door:
         line.on_close, line.on_unsent = self._closed, self._unsent
 
         def send(data: bytes) -> int:
-            line.put(data)
+            if data:
+                line.put(data)
             return len(line.unsent)
 
         client.send, client.end = send, line.close

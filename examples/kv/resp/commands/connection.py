@@ -72,7 +72,7 @@ async def auth(client: Client, args: Args) -> Reply:
 async def log_in(client: Client, name: bytes, password: bytes) -> Reply:
     """Check a password, in a thread: that takes a while."""
     user = await trio.to_thread.run_sync(
-        client.house.users.verify, name.decode("latin-1"), password, limiter=CHECKS
+        client.house.users.verify, name.decode(errors="surrogateescape"), password, limiter=CHECKS
     )
     if user is None:
         raise Refused("WRONGPASS invalid username-password pair or user is disabled.")
