@@ -11,6 +11,7 @@ from examples.kv.replies import Reply, error
 REJECTED = "REJECTED no effect, try again"
 UNKNOWN = "UNKNOWN it may or may not take effect"
 APPLIED = "APPLIED it took effect, its answer is lost"
+TOO_LARGE = "REJECTED no effect, too large"
 """How such errors begin. The first word is what a client's library calls the error's code."""
 
 
@@ -22,7 +23,7 @@ def told(outcome: craft.CraftError) -> Reply:
 def fate(outcome: craft.CraftError) -> str:
     """What it means for the data."""
     if isinstance(outcome, craft.CommandTooLarge):
-        return "REJECTED no effect, too large"
+        return TOO_LARGE
     if isinstance(outcome, craft.Rejected):
         return REJECTED
     return APPLIED if isinstance(outcome, craft.ResultLost) else UNKNOWN

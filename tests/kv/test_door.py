@@ -277,6 +277,31 @@ async def test_a_command_too_large_for_the_log_is_rejected_whole() -> None:
         assert await wire.reply() == b"-ERR Protocol error: invalid bulk length\r\n"
 
 
+async def test_a_connection_holds_no_more_than_a_command_may_take() -> None:
+    """Of a transaction, of watched keys, of channels: what is too much is refused, what was there stays."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        large = shop.house.store.command_bytes_max * 2 // 3
+        one, two = b"1" * large, b"2" * large
+        too_large = b"-REJECTED no effect, too large:"
+        assert await wire.ask(b"WATCH", one) == OK
+        assert (await wire.ask(b"WATCH", two)).startswith(too_large)
+        assert await wire.ask("MULTI") == OK
+        assert await wire.ask(b"SET", b"k", one) == b"+QUEUED\r\n"
+        for _ in range(3):
+            assert (await wire.ask(b"SET", b"k", two)).startswith(too_large)
+        [client] = shop.house.clients.values()
+        assert client.queue is not None
+        assert len(client.queue) == 1
+        assert (await wire.ask("EXEC")).startswith(b"-EXECABORT")
+        assert await wire.ask("MULTI") == OK
+        assert await wire.ask(b"SET", b"k", two) == b"+QUEUED\r\n"
+        assert await wire.ask("EXEC") == b"*1\r\n+OK\r\n"
+        assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
+        assert (await wire.ask(b"PSUBSCRIBE", two)).startswith(too_large)
+        assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
+
+
 async def test_writes_that_fill_several_entries_are_all_answered() -> None:
     """A pipeline may be larger than an entry."""
     async with shops(engine=small_entries()) as [shop]:

@@ -4,6 +4,8 @@ Knows: the state that commands change. Must not know: sockets, how commands run.
 
 Invariants:
 - A client has a queue (between MULTI and EXEC) or has not; what is spoiled in it ends at EXEC.
+- What is queued, watched or subscribed to takes no more than a command may: else many large ones would fill
+  the memory, and a transaction of that size would be rejected anyway.
 - What a client is told beside its replies waits for it, and no more of it than `output_bytes_max`: who does
   not read is disconnected, and harms nobody else.
 """
@@ -15,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from examples.kv import fates
 from examples.kv.commands import Args
-from examples.kv.replies import Reply, encode
+from examples.kv.replies import Refused, Reply, encode
 from examples.kv.store import Mode, Store
 from examples.kv.users import User, Users
 
@@ -106,6 +109,7 @@ class Client:
         self.seen = 0
         """A read in a session sees the log at least so far."""
         self.queue: list[Queued] | None = None
+        self.queue_bytes = 0
         self.spoiled = False
         self.watched: dict[bytes, int] = {}
         self.channels: dict[bytes, None] = {}
@@ -137,9 +141,15 @@ class Client:
         if self.send(encode(message, self.protocol)) > self.house.limits.output_bytes_max:
             self.end()
 
+    def check_size(self, size: int, what: str) -> None:
+        """Raise Refused for what takes more bytes than one command may."""
+        most = self.store.command_bytes_max
+        if size > most:
+            raise Refused(f"{fates.TOO_LARGE}: {what} may take {most} bytes")
+
     def forget_transaction(self) -> None:
         """Nothing is queued or watched any more."""
-        self.queue, self.spoiled = None, False
+        self.queue, self.queue_bytes, self.spoiled = None, 0, False
         self.watched.clear()
 
     def unsubscribe_all(self) -> None:

@@ -100,10 +100,13 @@ def enqueue(client: Client, command: Command | Local, args: Args) -> Reply:
     assert client.queue is not None
     if len(client.queue) >= client.house.limits.queue_max:
         raise Refused(f"ERR more commands than queue_max = {client.house.limits.queue_max}")
+    size = client.queue_bytes + sum(map(len, args))
+    client.check_size(size, "a transaction")
     if isinstance(command, Local):
         if not command.queued:
             raise Refused("ERR Command not allowed inside a transaction")
         client.queue.append(Queued(args, cast(Callable[[Client, Args], Reply], command.function)))
     else:
         client.queue.append(Queued(args, None))
+    client.queue_bytes = size
     return QUEUED

@@ -43,6 +43,7 @@ def join(
 ) -> Reply:
     """Listen to each, and say so."""
     told: list[Reply] = []
+    client.check_size(sum(map(len, {*client.channels, *client.patterns, *names})), "all names")
     for name in names:
         if name not in held:
             if subscriptions(client) >= client.house.limits.subscriptions_max:

@@ -40,6 +40,7 @@ async def watch(client: Client, args: Args) -> Reply:
     new = [key for key in dict.fromkeys(args[1:]) if key not in client.watched]
     if len(client.watched) + len(new) > client.house.limits.watched_max:
         raise Refused(f"ERR more keys than watched_max = {client.house.limits.watched_max}")
+    client.check_size(sum(map(len, (*client.watched, *new))), "all watched keys")
     try:
         versions = await client.store.versions(new)
     except craft.CraftError as error:
