@@ -115,7 +115,10 @@ class Stream:
     async def event(self) -> tuple[int | None, str, Any]:
         """The next event: its id, its name and its data."""
         while True:
-            fields = dict(line.split(": ", 1) for line in (await self.text()).splitlines() if line)
+            text = await self.text()
+            while not text.endswith("\n\n"):
+                text += await self.text()
+            fields = dict(line.split(": ", 1) for line in text.splitlines() if line)
             if "event" in fields:
                 position = int(fields["id"]) if "id" in fields else None
                 return position, fields["event"], json.loads(fields["data"])

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import h2.connection
+import h2.settings
 import httpx
 import pytest
 import trio
@@ -17,8 +19,8 @@ import trio.testing
 import craft
 from examples.kv import serving, settings
 from examples.kv.http import door
-from examples.kv.http.door import PIECE_BYTES, Line
-from examples.kv.http.limits import HttpLimits
+from examples.kv.http.door import Line
+from examples.kv.http.limits import PIECE_BYTES, HttpLimits
 from examples.kv.users import User
 from tests.kv.http import problem
 from tests.server.certificates import Authority
@@ -243,6 +245,27 @@ async def test_a_client_that_takes_too_long_is_disconnected(mock_clock: trio.tes
             await line.send_all(bytes(1000 * PIECE_BYTES))
         assert closed == [line]
         assert len(await everything(client)) < 1000 * PIECE_BYTES
+
+
+async def test_streams_that_take_nothing_do_not_keep_others_out() -> None:
+    """With HTTP/2 a client can refuse the answer of each of its requests and take everything else."""
+    limits = HttpLimits(requests_max=3, send_timeout_s=1)
+    async with running(limits) as store, client_of(store) as client:
+        deaf = h2.connection.H2Connection()
+        deaf.initiate_connection()
+        deaf.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        asked = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost")]
+        for path in ["/health", "/nowhere", "/health"]:
+            deaf.send_headers(deaf.get_next_available_stream_id(), [*asked, (":path", path)], end_stream=True)
+        async with await connect(store) as stream:
+            await stream.send_all(deaf.data_to_send())
+            while store.http.requests < limits.requests_max:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            problem(await client.get("/health"), "overloaded")
+            with trio.fail_after(10):
+                while store.http.requests:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+            assert (await client.get("/health")).status_code == 200
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

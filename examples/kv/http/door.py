@@ -30,12 +30,9 @@ from hypercorn.utils import wrap_app
 
 from examples.kv.http.app import application
 from examples.kv.http.house import House
-from examples.kv.http.limits import HttpLimits
+from examples.kv.http.limits import PIECE_BYTES, HttpLimits
 
 LOG = logging.getLogger("kv.http")
-
-PIECE_BYTES = 64 * 1024
-"""What is sent at a time, within `send_timeout_s`."""
 
 HANDSHAKE_S = 10
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 KIB, MIB = 1024, 1024 * 1024
 
+PIECE_BYTES = 64 * KIB
+"""What is sent at a time, within `send_timeout_s`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
@@ -45,7 +48,8 @@ class HttpLimits:
     """A body takes no longer to come."""
 
     send_timeout_s: int = 30
-    """A client takes 64 KiB of its answer in this time, or is disconnected."""
+    """A client takes 64 KiB of its answer in this time, or is disconnected; one of HTTP/2 that takes others
+    loses this one."""
 
     idle_timeout_s: int = 60
     """A connection without a request is closed, and one whose headers take so long."""

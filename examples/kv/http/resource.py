@@ -15,11 +15,12 @@ from typing import TypeAlias
 import trio
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from examples.kv.http import asking, problems
 from examples.kv.http.bodies import Body, Gone
 from examples.kv.http.house import House
+from examples.kv.http.limits import PIECE_BYTES
 from examples.kv.http.problems import REJECTED, Problem
 from examples.kv.replies import Refused
 from examples.kv.users import EVERYBODY, User
@@ -151,12 +152,35 @@ class Resource:
         body = asked.body
         await body.discard()
         if body.ended:
-            await response(asked.scope, receive, send)
+            await self._respond(response, asked, receive, send)
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(body.drain)
-            await response(asked.scope, receive, send)
+            await self._respond(response, asked, receive, send)
             nursery.cancel_scope.deadline = trio.current_time() + self._house.limits.body_timeout_s
+
+    async def _respond(self, response: Response, asked: Asked, receive: Receive, send: Send) -> None:
+        """Until the client has taken it, or takes none of it for too long.
+
+        A connection that takes nothing is ended below; a stream of HTTP/2 may take nothing on one that does.
+        """
+        with trio.CancelScope() as scope:
+
+            async def in_time(message: Message) -> None:
+                with trio.move_on_after(self._house.limits.send_timeout_s) as taking:
+                    await send(message)
+                if taking.cancelled_caught:
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+
+            async def in_pieces(message: Message) -> None:
+                body = message.get("body", b"")
+                last = max(len(body) - 1, 0) // PIECE_BYTES * PIECE_BYTES
+                for at in range(0, last, PIECE_BYTES):
+                    await in_time({**message, "body": body[at : at + PIECE_BYTES], "more_body": True})
+                await in_time({**message, "body": body[last:]} if last else message)
+
+            await response(asked.scope, receive, in_pieces)
 
 
 def check_host(allowed: frozenset[str] | None, host: str | None) -> None:
