@@ -5,6 +5,7 @@ Knows: the patterns as Redis reads them, its odd cases included. Must not know: 
 Invariants:
 - Matching takes time linear in the key for each star: every star is an atomic group, so that a hostile
   pattern (`a*a*a*a*b`) cannot make a server search for ever.
+- A pattern that is too long is refused: to translate one as large as an entry would take minutes.
 
 Reference: Redis 7.0, util.c, stringmatchlen().
 """
@@ -14,11 +15,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from examples.kv.replies import Refused
+
 NEVER = b"(?!)"
+
+PATTERN_BYTES_MAX = 16 * 1024
+"""About a quarter of a second of work."""
 
 
 def matcher(pattern: bytes) -> Callable[[bytes], bool]:
-    """A function that says whether a key matches the pattern."""
+    """A function that says whether a key matches the pattern. Raises Refused for one that is too long."""
+    if len(pattern) > PATTERN_BYTES_MAX:
+        raise Refused(f"ERR a pattern may have {PATTERN_BYTES_MAX} bytes; this has {len(pattern)}")
     segments = [b""]
     at = 0
     while at < len(pattern):

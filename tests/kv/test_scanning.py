@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from examples.kv.globs import matcher
+from examples.kv.globs import PATTERN_BYTES_MAX, matcher
+from examples.kv.replies import is_error
 from tests.kv.store import Store
 
 
@@ -85,6 +86,16 @@ def test_randomkey_names_any_key_and_no_other() -> None:
         found.add(store.read("RANDOMKEY"))
         assert store.ask("RANDOMKEY") == other.ask("RANDOMKEY")
     assert found == set(store.read("KEYS", "*"))
+
+
+def test_a_pattern_as_large_as_an_entry_is_refused_at_once() -> None:
+    """It would hold the server up for minutes; one that is long but not absurd is found."""
+    store = Store()
+    key = b"k" * (PATTERN_BYTES_MAX - 1)
+    store.ask("SET", key, "v")
+    assert store.read("KEYS", key + b"*") == [key]
+    for command in (["KEYS"], ["SCAN", "0", "MATCH"]):
+        assert is_error(store.read(*command, b"[a-z]" * 200_000))
 
 
 def test_a_hostile_pattern_is_answered_at_once() -> None:

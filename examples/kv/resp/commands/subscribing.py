@@ -48,8 +48,8 @@ def join(
         if name not in held:
             if subscriptions(client) >= client.house.limits.subscriptions_max:
                 raise Refused(f"ERR more than subscriptions_max = {client.house.limits.subscriptions_max}")
-            held[name] = None
             begin(client, name)
+            held[name] = None
         told.append(push(word, name, subscriptions(client)))
     return several(told)
 
