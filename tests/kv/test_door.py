@@ -15,6 +15,7 @@ import trustme
 import craft
 from examples.kv.commands import TABLE
 from examples.kv.keyspace import SWEEP_KEYS_MAX
+from examples.kv.resp import door
 from examples.kv.resp.client import RespLimits
 from examples.kv.resp.commands import LOCAL
 from examples.kv.users import User, hashed
@@ -529,6 +530,25 @@ async def test_who_stops_answers_what_was_asked() -> None:
         assert answered == len(pipeline) - 1
         with pytest.raises(OSError, match="all attempts to connect"):
             await shop.wire()
+
+
+async def test_who_leaves_while_waiting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or is ended: what it waits for may never come."""
+    monkeypatch.setattr(door, "LOOK_INTERVAL_S", 0.01)
+    async with shops() as [shop]:
+        leaver, ended, root = await shop.wire(), await shop.wire(), await shop.wire()
+        number = (await ended.ask("CLIENT", "ID"))[1:-2]
+        for wire in (leaver, ended):
+            await wire.say("CRAFT.WAIT", str(10**15), "0")
+            await wire.say("PING")
+        while sum(client.waiting is not None for client in shop.house.clients.values()) < 2:
+            await root.ask("PING")
+        clients = list(shop.house.clients.values())
+        await trio.aclose_forcefully(leaver.stream)
+        assert await root.ask("CLIENT", "KILL", "ID", number) == b":1\r\n"
+        with trio.fail_after(5):
+            while len(shop.house.clients) > 1 or any(client.waiting for client in clients):
+                await root.ask("PING")
 
 
 @pytest.mark.parametrize("command", ["SUBSCRIBE a", "CLIENT SETNAME x", "WATCH k", "MULTI"])

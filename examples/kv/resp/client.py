@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import trio
+
 from examples.kv import fates
 from examples.kv.commands import Args
 from examples.kv.replies import Refused, Reply, encode
@@ -118,6 +120,8 @@ class Client:
         """Sends bytes behind all that was sent before; returns how many wait for the client to take them."""
         self.end: Callable[[], None] = lambda: None
         """Ends the connection at once."""
+        self.waiting: trio.CancelScope | None = None
+        """Cancelled with its connection: what it waits for might never come."""
         self.leaving = False
         """Its connection ends as soon as it is answered."""
 

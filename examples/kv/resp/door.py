@@ -158,17 +158,22 @@ class Door:
         del self._lines[line.fd]
         del self._house.clients[line.client.id]
         self._epoll.unregister(line.fd)
+        if line.client.waiting is not None:
+            line.client.waiting.cancel()
         if self._reading.cancel_called and not self._lines:
             self._empty.set()
 
     async def _watch(self) -> None:
-        """Disconnect who is idle for longer than is allowed, or never comes to terms."""
+        """Disconnect who is idle for longer than is allowed, never comes to terms, or left while waiting."""
         while True:
             await trio.sleep(LOOK_INTERVAL_S)
             now, idle_max = self._house.clock(), self._house.limits.idle_timeout_s
             for line in list(self._lines.values()):
                 client = line.client
                 idle = now - client.active_at
+                if client.waiting is not None and line.hung_up:
+                    line.close()
+                    continue
                 waits = line.busy or client.channels or client.patterns
                 if (idle_max and idle > idle_max and not waits) or (not line.shaken and idle > HANDSHAKE_S):
                     line.close()
@@ -266,6 +271,8 @@ class Door:
         async with contextlib.aclosing(replies(line.client, requests)) as parts:
             async for part in parts:
                 await self._put_all(line, part)
+                if not line.open:
+                    return  # and what else it asked is not begun
         self._answered(line)
 
     async def _put_all(self, line: Line, found: list[Reply]) -> None:

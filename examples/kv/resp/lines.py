@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -85,6 +86,13 @@ class Line:
     def shaken(self) -> bool:
         """Has the client come to terms about TLS, if it has to?"""
         return self._secure is None or self._secure.shaken
+
+    @property
+    def hung_up(self) -> bool:
+        """Has the client ended its side, whether or not that has been read?"""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def receive(self) -> list[Request]:
         """The requests that have come whole. Raises Gone, ProtocolFault."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+import trio
+
 import craft
 from examples.kv import fates
 from examples.kv.commands.arguments import NOT_AN_INTEGER, Args, integer
@@ -36,10 +38,15 @@ async def wait(client: Client, args: Args) -> Reply:
     wanted, limit_ms = integer(args[1]), integer(args[2])
     if wanted < 0 or not 0 <= limit_ms <= WAIT_MS_MAX:
         raise Refused(NOT_AN_INTEGER)
-    try:
-        return await client.store.wait_for(wanted, limit_ms / 1000 if limit_ms else float("inf"))
-    except craft.CraftError as error:
-        return fates.told(error)
+    with trio.CancelScope() as scope:
+        client.waiting = scope
+        try:
+            return await client.store.wait_for(wanted, limit_ms / 1000 if limit_ms else float("inf"))
+        except craft.CraftError as error:
+            return fates.told(error)
+        finally:
+            client.waiting = None
+    return client.store.position  # to nobody: its connection has ended
 
 
 async def getat(client: Client, args: Args) -> Reply:
