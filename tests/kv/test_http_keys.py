@@ -199,6 +199,20 @@ async def test_a_transaction_that_cannot_run_as_it_stands_does_not_begin(clock: 
         problem(await client.get("/keys/k"), "no-such-key")
 
 
+async def test_what_a_transaction_answers_is_bounded() -> None:
+    """A short request cannot ask for more than memory holds; what was written stays written, and says so."""
+    async with one_client(limits=HttpLimits(replies_bytes_max=100_000)) as client:
+        await client.put("/keys/k", content=b"x" * 30_000)
+        few: dict[str, Any] = {"commands": [["GET", "k"]] * 3}
+        many: dict[str, Any] = {"commands": [["GET", "k"]] * 4}
+        assert (await client.post("/transactions", json=few)).json()["replies"] == ["x" * 30_000] * 3
+        found = problem(await client.post("/transactions", json=many), "too-large")
+        assert found["fate"] == "rejected"
+        many["commands"].append(["SET", "other", "written"])
+        assert problem(await client.post("/transactions", json=many), "answer-lost")["fate"] == "applied"
+        assert (await client.get("/keys/other")).text == "written"
+
+
 async def test_a_transaction_that_only_reads_leaves_the_log_alone(clock: Clock) -> None:
     """It is a read, as fresh as it asks to be."""
     async with houses(1) as [one], client_of(one) as client:

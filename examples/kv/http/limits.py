@@ -35,6 +35,9 @@ class HttpLimits:
     commands_max: int = 10_000
     """Of one transaction: all of them run at one go."""
 
+    replies_bytes_max: int = 32 * MIB
+    """Of one transaction, all together: each may be as large as a value, and takes more room as JSON."""
+
     page_keys_max: int = 1_000
     """Keys of a page, whatever is asked for."""
 

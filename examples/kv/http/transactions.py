@@ -19,6 +19,7 @@ from examples.kv.http import texts
 from examples.kv.http.asking import FRESHNESS
 from examples.kv.http.problems import Problem
 from examples.kv.http.resource import Asked, not_allowed
+from examples.kv.machine import KeyValue
 from examples.kv.replies import NO_ARRAY, Refused, Reply
 
 
@@ -36,14 +37,30 @@ async def post(asked: Asked) -> Response:
         asked.check(b"GET", key)
     fresh = asked.freshness(parameters)
     replies: Reply
+    most = house.limits.replies_bytes_max
     if True in kinds or watched:
         replies = await house.write(commands, watched)
+        if texts.size(replies) > most:
+            raise Problem("answer-lost", f"the replies have more than {most} bytes", fate="applied")
     else:
-        replies = await house.see(lambda machine, now: [machine.read(args, now) for args in commands], fresh)
+        replies = await house.see(lambda machine, now: read(machine, commands, now, most), fresh)
+        if replies is None:
+            raise Problem("too-large", f"the replies have more than {most} bytes")
     if replies == NO_ARRAY:
         raise Problem("condition-failed", "a watched key has another version")
     content = {"replies": texts.reply(replies), "position": house.store.position}
     return Response(json.dumps(content), media_type="application/json")
+
+
+def read(machine: KeyValue, commands: list[Args], now: int, most: int) -> list[Reply] | None:
+    """The replies of commands that change nothing; None where they have more bytes than are allowed."""
+    replies, size = [], 0
+    for args in commands:
+        replies.append(machine.read(args, now))
+        size += texts.size(replies[-1])
+        if size > most:
+            return None
+    return replies
 
 
 def permitted(asked: Asked, args: Args) -> bool:
