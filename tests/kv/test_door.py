@@ -10,6 +10,7 @@ import time
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 import craft
@@ -385,6 +386,33 @@ async def test_who_comes_after_a_deaf_client_is_not_taken_for_it() -> None:
         await deaf.stream.send_all(packed([b"GET", b"k"]) * 40)
         for _ in range(40):
             assert len(await deaf.reply()) > 500_000
+
+
+async def test_who_waits_for_an_answer_or_takes_it_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes; the time begins when that is over."""
+    monkeypatch.setattr(door, "LOOK_INTERVAL_S", 0.01)
+    async with shops(limits=RespLimits(idle_timeout_s=10)) as [shop]:
+        wire, now = await shop.wire(), 0.0
+        shop.house.clock = lambda: now
+        assert await wire.ask(b"SET", b"k", b"x" * 500_000) == OK
+        [client] = shop.house.clients.values()
+        await wire.say("DEBUG", "SLEEP", "0.1")
+        while client.last_command != b"DEBUG":
+            await trio.testing.wait_all_tasks_blocked()
+        now = 100.0
+        assert await wire.reply() == OK
+        await trio.sleep(0.05)
+        await wire.stream.send_all(packed([b"GET", b"k"]) * 40)
+        while shop.house.clients and not client.send(b""):
+            await trio.testing.wait_all_tasks_blocked()
+        now = 200.0
+        await trio.sleep(0.05)
+        for _ in range(40):
+            assert len(await wire.reply()) > 500_000
+        await trio.sleep(0.05)
+        assert await wire.ask("PING") == b"+PONG\r\n"
+        now = 300.0
+        assert await wire.reply() == b""
 
 
 async def test_a_client_may_be_ended_by_another() -> None:

@@ -174,7 +174,7 @@ class Door:
                 if client.waiting is not None and line.hung_up:
                     line.close()
                     continue
-                waits = line.busy or client.channels or client.patterns
+                waits = line.busy or line.sending or client.channels or client.patterns
                 if (idle_max and idle > idle_max and not waits) or (not line.shaken and idle > HANDSHAKE_S):
                     line.close()
 
@@ -294,6 +294,7 @@ class Door:
     def _answered(self, line: Line) -> None:
         """Read it again, as soon as it has taken its replies; or let it go."""
         line.busy = False
+        line.client.active_at = self._house.clock()
         if not line.open or line.sending:
             return
         if line.client.leaving or self._reading.cancel_called:
