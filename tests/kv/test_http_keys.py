@@ -199,6 +199,18 @@ async def test_a_transaction_that_cannot_run_as_it_stands_does_not_begin(clock: 
         problem(await client.get("/keys/k"), "no-such-key")
 
 
+async def test_tags_may_come_on_several_lines() -> None:
+    """They are one list, as if they came on one line."""
+    async with one_client() as client:
+        tag = (await client.put("/keys/k", content=b"v")).headers["etag"]
+        match = [("If-Match", '"777"'), ("If-Match", tag)]
+        none_match = [("If-None-Match", '"777"'), ("If-None-Match", tag)]
+        assert (await client.get("/keys/k", headers=match)).status_code == 200
+        assert (await client.get("/keys/k", headers=none_match)).status_code == 304
+        problem(await client.put("/keys/k", content=b"w", headers=match[::-1]), "bad-request")
+        assert (await client.get("/keys/k")).text == "v"
+
+
 async def test_what_a_transaction_answers_is_bounded() -> None:
     """A short request cannot ask for more than memory holds; what was written stays written, and says so."""
     async with one_client(limits=HttpLimits(replies_bytes_max=100_000)) as client:

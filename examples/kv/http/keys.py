@@ -63,8 +63,8 @@ async def get(asked: Asked) -> Response:
     key = asking.key(asked.scope["raw_path"])
     asked.check(b"GET", key)
     fresh = asked.freshness(asked.parameters(*FRESHNESS))
-    match = tags("If-Match", asked.headers.get("if-match"))
-    none_match = tags("If-None-Match", asked.headers.get("if-none-match"))
+    match = tags("If-Match", asked.listed("if-match"))
+    none_match = tags("If-None-Match", asked.listed("if-none-match"))
     found = await look(asked.house, key, fresh)
     if found is None:
         raise Problem("no-such-key", "it is absent, or has expired")
@@ -125,7 +125,7 @@ async def delete(asked: Asked) -> Response:
 
 def condition_of(asked: Asked) -> Condition:
     """Of a write. Raises Problem where it can never hold."""
-    wanted = asking.condition(asked.headers.get("if-match"), asked.headers.get("if-none-match"))
+    wanted = asking.condition(asked.listed("if-match"), asked.listed("if-none-match"))
     if wanted is None:
         raise Problem("condition-failed", "If-Match: this is no tag of this server")
     return wanted

@@ -66,6 +66,11 @@ class Asked:
         """How fresh a read is to be."""
         return asking.freshness(parameters.get("consistency"), self.headers.get("craft-position"))
 
+    def listed(self, name: str) -> str | None:
+        """A header that is a list: each of its lines is a part of it (RFC 9110, 5.3)."""
+        lines = self.headers.getlist(name)
+        return ", ".join(lines) if lines else None
+
     def check(self, *args: bytes) -> None:
         """May this user run a command? Raises Problem."""
         try:
