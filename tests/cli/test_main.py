@@ -174,7 +174,7 @@ def test_what_servers_say_is_written_line_by_line(say: Callable[[str], None]) ->
     program = f"from {say.__module__} import say\nsay('server 1 is ready')\nsay('server 1 stops')"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # it keeps writes apart
     with ours, theirs:
-        subprocess.run([sys.executable, "-u", "-c", program], stdout=theirs, check=True)
+        subprocess.run([sys.executable, "-u", "-c", program], stdout=theirs.fileno(), check=True)
         theirs.close()
         writes = list(iter(lambda: ours.recv(1000), b""))
     assert [write.count(b"\n") for write in writes] == [1, 1]
