@@ -152,7 +152,10 @@ async def test_a_peer_is_welcomed_and_heard() -> None:
         (HELLO._replace(server_id=1), "own id: both say that they are server 1"),
         (HELLO._replace(server_id=7), "unknown server id: theirs is 7, known are [2, 3]"),
         (HELLO._replace(disk_id="f" * 32), f"server 2 has disk {DISKS[2]}, not {'f' * 32}"),
-        (HELLO._replace(role="client"), "this address is for servers; clients have one of their own"),
+        (
+            HELLO._replace(role="client", cluster_id="*"),
+            "this address is for servers; clients have one of their own",
+        ),
         (HELLO._replace(nonce=b"short"), "Hello.nonce is b'short'; allowed is 16 bytes"),
     ],
     ids=["cluster", "version", "groups", "own id", "unknown id", "disk", "client", "malformed"],
@@ -224,6 +227,18 @@ async def test_a_second_connection_replaces_the_first() -> None:
             assert await ends(first)
             await second.send_all(encode_frame(QUERY))
             await inbox.until(lambda inbox: inbox.arrived)
+
+
+async def test_a_connection_that_goes_as_soon_as_it_has_replaced_another_does_no_harm() -> None:
+    """Whichever of the two ends first. Who looks for another server at our address does that."""
+    async with running(facts()) as (_, _, address):
+        for _ in range(20):  # each time one of the two is first, by chance
+            async with dial(address, encode_hello(HELLO)) as first:
+                assert await read_answer(first) == WELCOME
+                async with dial(address, encode_hello(HELLO)) as second:
+                    await second.send_eof()
+                    assert await ends(first)
+        assert await say(address, encode_hello(HELLO)) == WELCOME
 
 
 async def test_strangers_are_limited_and_peers_are_not_disturbed() -> None:

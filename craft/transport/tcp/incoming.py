@@ -74,9 +74,9 @@ class Acceptor:
         """Read the Hello and answer it; raise what was wrong with it after having told the other side."""
         try:
             hello = decode_hello(await read_handshake(stream))
+            if hello.role != "peer":  # first, for whatever else it says, it came to the wrong address
+                raise HandshakeRefused("this address is for servers; clients have one of their own")
             refused = self._ours.check(hello)
-            if refused is None and hello.role != "peer":
-                refused = "this address is for servers; clients have one of their own"
             if refused is not None:
                 raise HandshakeRefused(refused)
         except RemoteError as error:
@@ -98,7 +98,7 @@ class Acceptor:
             try:
                 yield
             finally:
-                if self._receiving[peer] is scope:
+                if self._receiving.get(peer) is scope:  # gone where our successor has ended before us
                     del self._receiving[peer]
 
     def disconnect(self, peer: ServerId, why: str) -> None:
