@@ -124,6 +124,7 @@ class ServerMembers:
         this server ends first. To give up waiting changes nothing: the cluster goes on with it, and another
         change may take its place.
         """
+        self._check_addresses(changes)
         call = MembersCall(changes)
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -143,6 +144,20 @@ class ServerMembers:
                     " group has followed it"
                 ) from error
         return version
+
+    def _check_addresses(self, changes: Sequence[Change]) -> None:
+        """Raise Refused where one would be reached where another is: everyone would wait for it for ever.
+
+        Here and not where changes are merged: only a server's roll knows where the founders are reached.
+        """
+        stay = [one for one in self.list() if all(change.server != one.server_id for change in changes)]
+        for change in changes:
+            for one in stay:
+                if not isinstance(change, Remove) and one.address and change.address == one.address:
+                    raise Refused(
+                        f"address {one.address} of server {change.server} is that of server {one.server_id};"
+                        " allowed: the address at which that server itself listens for servers"
+                    )
 
     async def wait(self, version: int) -> None:
         """Wait until every group has followed a version of the wanted set, or a later one."""
