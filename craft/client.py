@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from craft.config import Address, parse_address
+from craft.config import ANY_CLUSTER, Address, parse_address
 from craft.errors import (
     HandshakeRefused,
     Rejected,
@@ -35,7 +35,6 @@ from craft.errors import (
     WireError,
 )
 from craft.limits import ClientLimits, TransportLimits
-from craft.server.listener import ANY_CLUSTER
 from craft.server.listener_requests import ENDED, FAILED, OK, REJECTED, REPLY_BYTES_MAX, UNKNOWN
 from craft.transport.tcp.common import LOST, read_handshake, reason, tune
 from craft.wire import (

@@ -124,6 +124,7 @@ def test_what_is_written_reads_back_equal(
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"cluster": ""}, "cluster: '' is not allowed; allowed: 1 to 64 printable characters"),
     ({"cluster": "a\nb"}, r"cluster: 'a\\nb' is not allowed"),
+    ({"cluster": "*"}, r"cluster: '\*' is not allowed; allowed: any other, for it means any cluster"),
     ({"cluster": 7}, "cluster: 7 is not allowed; allowed: a string"),
     ({"server_id": 4}, r"server_id: 4 is not allowed; allowed: one of servers \(1, 2, 3\)"),
     ({"server_id": True}, "server_id: True is not allowed; allowed: a whole number"),

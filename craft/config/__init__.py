@@ -23,7 +23,16 @@ from craft.errors import ConfigError
 from craft.limits import ADDRESS_CHARS_MAX, KIB, MIB, ClientLimits, EngineLimits, TailLimits, TransportLimits
 from craft.types import GROUPS_MAX, SERVER_ID_MAX, ServerId
 
-__all__ = ["RELATIONS", "SERVERS_MAX", "Address", "ClockConfig", "Config", "TlsConfig", "parse_address"]
+__all__ = [
+    "ANY_CLUSTER",
+    "RELATIONS",
+    "SERVERS_MAX",
+    "Address",
+    "ClockConfig",
+    "Config",
+    "TlsConfig",
+    "parse_address",
+]
 
 SERVERS_MAX = 64
 """Servers of one cluster. Every leader sends to all of them; more is a mistake."""
@@ -33,6 +42,9 @@ GROUPS_MIN_DEFAULT = 3
 
 CLUSTER_NAME_MAX = 64
 """Characters of a cluster's name."""
+
+ANY_CLUSTER = "*"
+"""What a client says that takes any cluster; so none has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +227,8 @@ def _check_cluster(config: Config) -> None:
         raise ConfigError(
             f"cluster: {name!r} is not allowed; allowed: 1 to {CLUSTER_NAME_MAX} printable characters"
         )
+    if name == ANY_CLUSTER:
+        raise ConfigError(f"cluster: {name!r} is not allowed; allowed: any other, for it means any cluster")
     if config.join and not config.servers:
         _check_joins(config)
         return

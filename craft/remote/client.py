@@ -24,7 +24,7 @@ import trio
 from craft import client as connection
 from craft.client import Client as Link
 from craft.client_sessions import SESSION_ID_BYTES
-from craft.config import Address, parse_address
+from craft.config import ANY_CLUSTER, Address, parse_address
 from craft.errors import (
     CommandTooLarge,
     Compacted,
@@ -50,7 +50,6 @@ from craft.remote.discovery import discover
 from craft.remote.links import Links, Opener
 from craft.remote.sessions import Session
 from craft.server.calls import COMMAND_OVERHEAD_BYTES
-from craft.server.listener import ANY_CLUSTER
 from craft.server.listener_requests import ENDED, FAILED, OK, REJECTED
 from craft.tailing import TailEntry, unpack_rows
 from craft.wire.fields import shown

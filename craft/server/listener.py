@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from craft.config import Address, Config
+from craft.config import ANY_CLUSTER, Address, Config
 from craft.errors import ConfigError, HandshakeRefused, RemoteError
 from craft.logs import RateLimited, event
 from craft.server.listener_requests import FAILED, Request, answer, decode_request, reply
@@ -44,9 +44,6 @@ from craft.wire import (
 
 if TYPE_CHECKING:
     from craft.server.core import Server
-
-ANY_CLUSTER = "*"
-"""What a client says that does not know, or does not care, which cluster it talks to."""
 
 RECEIVE_BYTES = 64 * 1024
 """One read of a client's socket."""
