@@ -33,6 +33,8 @@ in a server's configuration:
   key_file = "certs/server-1-key.pem"
   ca_file = "certs/servers-ca.pem"
   client_ca_file = "certs/clients-ca.pem"
+  [clients]
+  tls = true
 """
 
 HOSTS_DEFAULT = ("localhost", "127.0.0.1", "::1")

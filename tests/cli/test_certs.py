@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from craft.cli import main
+from craft.config import Config
 from craft.transport.tcp.tls import connecting_context, listening_context
 
 
@@ -56,6 +57,15 @@ def test_a_client_cannot_pose_as_a_server(made: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         other = connecting_context(pair(made, "server-2"), made / "servers-ca.pem")
         meet(listener, other, "elsewhere.example.org")
+
+
+def test_the_configuration_that_the_help_shows_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is copied."""
+    with pytest.raises(SystemExit):
+        main(["certs", "--help"])
+    shown = capsys.readouterr().out.split("in a server's configuration:\n")[1].split("\n\n")[0]
+    config = Config.from_toml('cluster = "bank"\nserver_id = 1\nservers = {1 = "10.0.0.1:7001"}\n' + shown)
+    assert config.clients.tls
 
 
 def test_keys_are_for_their_owner_only(made: Path) -> None:
