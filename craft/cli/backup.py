@@ -128,5 +128,6 @@ def _restore(options: argparse.Namespace) -> int:
     )
     others = sorted(set(config.servers) - {config.server_id})
     if others:
-        print(f"before any is started, restore servers {', '.join(map(str, others))} from the same backup")
+        named = ", ".join(map(str, others))
+        print(f"before any is started, restore servers {named} from the same backup, to the same position")
     return EXIT_OK

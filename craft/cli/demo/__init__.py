@@ -80,7 +80,7 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--dir",
         type=Path,
         metavar="DIR",
-        help="keep everything in this directory, new or empty (default: none)",
+        help="keep everything in this directory, new, empty or an earlier demo's (default: a temporary one)",
     )
     # For the tests: the demo must fail where a state machine is wrong on one server.
     command.add_argument("--state-machine", default=MACHINE, help=argparse.SUPPRESS)
