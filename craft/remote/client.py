@@ -346,6 +346,8 @@ async def connect(
     itself. With `ssl_context` connections speak TLS (to servers with `clients.tls`). Raises ConfigError, and
     Unreachable or HandshakeRefused where no server can be talked to.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError("craft.connect runs on Trio; allowed elsewhere: craft.blocking")
     limits = limits or RemoteLimits()
     where = [
         parse_address("address", one) for one in ([addresses] if isinstance(addresses, str) else addresses)

@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -53,9 +54,10 @@ async def open_server(
     A state machine that is a `Snapshots` is restored first, in a thread, where there is a snapshot; one that
     is `Durable` only where its own data end before it.
 
-    Raises ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
+    Raises TypeError, ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
     StorageFailed, ApplyFailed, RestoreFailed, ForeignState, SessionTaken later.
     """
+    _check_types(config, state_machine)
     roll = load(config)
     if roll is None:
         roll = await ask_for_roll(config) if config.join and not config.servers else founding(config)
@@ -110,6 +112,16 @@ async def _close(storage: Storage, own: trio.CapacityLimiter, *, hangs: bool) ->
         return
     with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
         await trio.to_thread.run_sync(storage.close, limiter=own)
+
+
+def _check_types(config: Any, state_machine: Any) -> None:
+    """What would come out at the first command otherwise, when that is committed."""
+    if not isinstance(config, Config):
+        raise TypeError(f"config is {config!r:.80}; allowed: a Config, as Config.load makes it from a file")
+    if isinstance(state_machine, type) or not callable(getattr(state_machine, "apply_batch", None)):
+        raise TypeError(
+            f"state_machine is {state_machine!r:.80}; allowed: an object with a method apply_batch"
+        )
 
 
 def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:

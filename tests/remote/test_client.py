@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections import Counter
 
@@ -320,6 +321,17 @@ async def test_wrong_arguments_are_named(arguments: dict[str, object], told: str
     with pytest.raises(craft.ConfigError, match=told):
         async with craft.connect(**arguments):  # type: ignore[arg-type]
             pytest.fail("it makes no sense")
+
+
+def test_an_asyncio_program_is_told_what_is_for_it() -> None:
+    """A first mistake, which Trio itself would answer with an AttributeError of its own."""
+
+    async def program() -> None:
+        async with craft.connect("127.0.0.1:9"):
+            pytest.fail("it has connected")
+
+    with pytest.raises(RuntimeError, match="craft.connect runs on Trio; allowed elsewhere: craft.blocking"):
+        asyncio.run(program())
 
 
 async def test_an_error_of_the_block_leaves_it_as_it_was() -> None:

@@ -86,6 +86,23 @@ async def test_a_command_that_is_not_bytes_is_refused_and_nothing_else_is_distur
         assert await server.propose(b"fine") == 1
 
 
+@pytest.mark.parametrize("machine", [Ledger, object(), None])
+async def test_what_is_no_state_machine_opens_no_server(machine: Any) -> None:
+    """A class neither, though it has the method: the first command would be committed, and end the server."""
+    config = craft.Config(cluster="test", server_id=1, servers={1: "127.0.0.1:7001"})
+    with pytest.raises(TypeError, match="state_machine is .*; allowed: an object with a method apply_batch"):
+        async with craft.open_server(config, machine):
+            pytest.fail("it has opened")
+
+
+async def test_a_files_name_is_no_configuration() -> None:
+    """The error says what makes one of it."""
+    name: Any = "server-1.toml"
+    with pytest.raises(TypeError, match=r"config is 'server-1.toml'; allowed: a Config, as Config.load"):
+        async with craft.open_server(name, Ledger()):
+            pytest.fail("it has opened")
+
+
 async def test_commands_that_are_not_bytes_are_refused_as_a_whole(clock: Clock) -> None:
     """One wrong command in a call refuses the call before anything is taken."""
     async with three_servers() as cluster:
