@@ -468,7 +468,10 @@ def test_a_reason_is_made_fit_to_travel() -> None:
         ({"cluster_id": "bank"}, "another cluster: theirs is 'bank', ours is 'shop'"),
         ({"groups": 3}, "another number of groups: theirs is 3, ours is 21"),
         ({"server_id": 2}, "own id: both say that they are server 2"),
-        ({"server_id": 9}, "unknown server id: theirs is 9, known are [1, 3]"),
+        (
+            {"server_id": 9},
+            "unknown server id: theirs is 9, known are [1, 3]; to let it come: craft members add 9 ADDRESS",
+        ),
         ({"disk_id": "d" * 32}, "another disk under server id 1"),
     ],
 )

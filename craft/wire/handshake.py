@@ -188,5 +188,8 @@ def refusal(
     if theirs.server_id == ours.server_id:
         return f"own id: both say that they are server {ours.server_id}"
     if theirs.server_id not in peers:
-        return f"unknown server id: theirs is {theirs.server_id}, known are {sorted(peers)}"
+        return (
+            f"unknown server id: theirs is {theirs.server_id}, known are {sorted(peers)};"
+            f" to let it come: craft members add {theirs.server_id} ADDRESS"
+        )
     return known_disk(theirs.server_id, theirs.disk_id)

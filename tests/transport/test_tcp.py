@@ -150,7 +150,10 @@ async def test_a_peer_is_welcomed_and_heard() -> None:
         (HELLO._replace(protocol_version=9), "another protocol version: theirs is 9, ours is 1"),
         (HELLO._replace(groups=3), "another number of groups: theirs is 3, ours is 21"),
         (HELLO._replace(server_id=1), "own id: both say that they are server 1"),
-        (HELLO._replace(server_id=7), "unknown server id: theirs is 7, known are [2, 3]"),
+        (
+            HELLO._replace(server_id=7),
+            "unknown server id: theirs is 7, known are [2, 3]; to let it come: craft members add 7 ADDRESS",
+        ),
         (HELLO._replace(disk_id="f" * 32), f"server 2 has disk {DISKS[2]}, not {'f' * 32}"),
         (
             HELLO._replace(role="client", cluster_id="*"),
