@@ -48,29 +48,34 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
         epilog=EXAMPLES,
     )
     command.add_argument("address", metavar="ADDRESS", help="a server's client_listen, host:port")
-    command.add_argument("--json", action="store_true", help="print one line of JSON")
-    command.add_argument("--no-wait", action="store_true", help="return as soon as the change is agreed")
-    command.add_argument(
-        "--timeout", type=seconds, default=600.0, metavar="SECONDS", help="how long to wait (default: 600)"
-    )
-    add_tls(command)
+    _add_options(command)
     what = command.add_subparsers(title="what to do", metavar="WHAT", required=True)
-    what.add_parser("list", help="who belongs to the cluster").set_defaults(changes=_list)
+    _verb(what, "list", "who belongs to the cluster", _list)
     _verb(what, "add", "let a server come; with --disk also one that lost its disk", _add, "id", "where")
     what.choices["add"].add_argument("--disk", default="", metavar="DISK", help="on this disk and no other")
     _verb(what, "remove", "let a server go", _remove, "id")
     _verb(what, "replace", "let one come for another, which may be dead", _replace, "gone", "id", "where")
     _verb(what, "move", "a server is reached at another address", _move, "id", "where")
-    command.set_defaults(run=_run)
+    command.set_defaults(run=_run, timeout=600.0)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """What may stand before the verb, and at the end."""
+    command.add_argument("--json", action="store_true", help="print one line of JSON")
+    command.add_argument("--no-wait", action="store_true", help="return as soon as the change is agreed")
+    command.add_argument("--timeout", type=seconds, metavar="SECONDS", help="how long to wait (default: 600)")
+    add_tls(command)
 
 
 _METAVARS = {"id": "ID", "gone": "GONE", "where": "HOST:PORT"}
 
 
 def _verb(what: Any, name: str, help_: str, changes: Any, *arguments: str) -> None:
-    verb = what.add_parser(name, help=help_)
+    # What is not given at the end leaves what stands before the verb as it is.
+    verb = what.add_parser(name, help=help_, argument_default=argparse.SUPPRESS)
     for argument in arguments:
         verb.add_argument(argument, metavar=_METAVARS[argument], type=str if argument == "where" else int)
+    _add_options(verb)
     verb.set_defaults(changes=changes)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from craft.cli import main, serve
+from craft.cli import main, parser, serve
 from craft.cli.common import json_of, text_of
 from examples.kv import cluster
 
@@ -157,6 +157,15 @@ def test_the_demo_refuses_a_directory_of_somebody_else(
     assert f"--dir: '{tmp_path}' is not empty" in failing(capsys, "demo", "--dir", str(tmp_path))
     assert [precious] == list(tmp_path.iterdir())
     assert precious.read_text(encoding="utf-8") == "precious"
+
+
+def test_options_of_members_stand_before_the_verb_or_at_the_end() -> None:
+    """Where people write them; what stands in front is not forgotten."""
+    for words in (["--json", "--timeout", "5", "list"], ["list", "--json", "--timeout", "5"]):
+        options = parser().parse_args(["members", "127.0.0.1:8001", *words])
+        assert (options.json, options.timeout, options.no_wait, options.ca) == (True, 5.0, False, None)
+    options = parser().parse_args(["members", "127.0.0.1:8001", "--no-wait", "remove", "4", "--ca", "ca.pem"])
+    assert (options.no_wait, options.json, options.timeout, str(options.ca)) == (True, False, 600.0, "ca.pem")
 
 
 def test_values_are_shown_as_people_read_them() -> None:
