@@ -242,7 +242,20 @@ class Operator:
         versions = {e.members.version for e in states} | {e.reached_version for e in states}
         everyone = all(set(world.ids) == set(world.servers) == set(e.members.servers) for e in states)
         settled = len(versions) == 1 and not any(self._missing(e.members) for e in states)
-        return everyone and settled and len(world.ids) >= 3 and not world.wiped & {i}
+        return everyone and settled and self._readmitted() and len(world.ids) >= 3 and not world.wiped & {i}
+
+    def _readmitted(self) -> bool:
+        """Is whoever has lost a disk wanted by its new one, as far as all have merged?
+
+        Servers do not miss a disk that they never met: its machine may have been cut off until it was lost.
+        """
+        world = self._world
+        return all(
+            server.engine.state.members.servers[i].disk == world.disks[i].disk_id
+            for server in world.servers.values()
+            for i in world.wiped.intersection(server.engine.state.members.servers)
+            if i in world.ids
+        )
 
     # -- the end --------------------------------------------------------------------------------------
 
