@@ -30,6 +30,7 @@ from craft.errors import ConfigError
 from craft.folding import DIGEST_BYTES, Fold
 from craft.membership import Members
 from craft.state_machine import Snapshots, StateMachine
+from craft.storage import origin
 from craft.storage.rocks import RocksStorage
 from craft.types import (
     NOWHERE,
@@ -154,7 +155,11 @@ def _make(directory: Path, config: Config, reached: Replayed, machine: Snapshots
     cut = Cut(FIRST, reached.timestamp, Configuration(frozenset(config.servers)), NOWHERE)
     head = Head(config.cluster, reached.position, reached.timestamp, reached.digest, (cut,) * len(groups))
     storage = RocksStorage.open(
-        directory, cluster_id=config.cluster, server_id=config.server_id, groups=len(groups)
+        directory,
+        cluster_id=config.cluster,
+        server_id=config.server_id,
+        groups=len(groups),
+        origin=origin(reached.position, reached.digest),
     )
     try:
         storage.recover()

@@ -3,13 +3,14 @@
 Invariants
 - A disk that the wanted set names is the only one under its id. Where it names none, the first that is met
   under the id is remembered, durably, and no other is let in under it.
+- Servers that were restored to different states never meet: nothing else compares what they began with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from craft.storage import Storage
+from craft.storage import Storage, origin_of
 from craft.types import ServerId
 
 
@@ -28,6 +29,13 @@ class Doors:
 
     def check(self, server_id: ServerId, disk_id: str) -> str | None:
         """Why this disk is not let in under this id, or None: it is."""
+        ours, theirs = origin_of(self._storage.identity.disk_id), origin_of(disk_id)
+        if ours and theirs and ours != theirs:
+            return (
+                f"server {server_id} was restored from another backup than this one, or to another position"
+                f" (disks {disk_id} and {self._storage.identity.disk_id}): they would answer differently for"
+                " ever. Restore all servers from the same backup, to the same position"
+            )
         known = self._named.get(server_id) or self._first(server_id, disk_id)
         if known == disk_id:
             self.on_met(server_id, disk_id)

@@ -26,7 +26,7 @@ from craft.server.joining import ask_for_roll, renewed
 from craft.server.listener import Listener
 from craft.server.roll import founding, load, save, settled
 from craft.server.starting import start
-from craft.storage import Identity, Storage
+from craft.storage import Identity, Storage, new_disk_id
 from craft.storage.memory import MemoryStorage
 from craft.storage.rocks import RocksStorage
 from craft.transport import Transport
@@ -145,9 +145,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _open_storage(config: Config) -> Storage:
     if config.data_dir is None:
-        return MemoryStorage(
-            Identity(config.cluster, config.server_id, secrets.token_hex(16), config.group_count)
-        )
+        return MemoryStorage(Identity(config.cluster, config.server_id, new_disk_id(), config.group_count))
     return RocksStorage.open(
         config.data_dir, cluster_id=config.cluster, server_id=config.server_id, groups=config.group_count
     )

@@ -17,7 +17,9 @@ Obligations (PROTOCOL 10)
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from craft.types import (
@@ -26,6 +28,7 @@ from craft.types import (
     GroupId,
     Head,
     Index,
+    Position,
     Recovered,
     ServerId,
     SnapshotId,
@@ -36,13 +39,33 @@ from craft.types import (
 
 FORMAT_VERSION = 1
 
+RESTORED = "00000000"
+"""Random disk ids do not begin so."""
+
+ORIGIN_DIGITS = 8
+
+
+def new_disk_id(origin: str = "") -> str:
+    """Random; of a directory that is made from a backup it begins with what that came to (`origin_of`)."""
+    return f"{RESTORED}{origin}{secrets.token_hex(8)}" if origin else secrets.token_hex(16)
+
+
+def origin(position: Position, digest: bytes) -> str:
+    """Names the state that a directory begins with, where it is made from a backup."""
+    return blake2b(b"%d " % position + digest, digest_size=ORIGIN_DIGITS // 2).hexdigest()
+
+
+def origin_of(disk_id: str) -> str:
+    """The origin of that disk's server; empty: it was not made from a backup."""
+    return disk_id[len(RESTORED) :][:ORIGIN_DIGITS] if disk_id.startswith(RESTORED) else ""
+
 
 class Identity(NamedTuple):
     """Whose directory this is. Stored when the directory is created, compared at every start."""
 
     cluster_id: str
     server_id: ServerId
-    disk_id: str  # 32 hexadecimal digits, random, made with the directory
+    disk_id: str  # 32 hexadecimal digits, made with the directory (`new_disk_id`)
     groups: int
     format_version: int = FORMAT_VERSION
 

@@ -24,6 +24,7 @@ from craft.cli import main
 from craft.client import connect
 from craft.engine import Engine, capturing
 from craft.errors import DamagedBackup, DamagedSnapshot
+from craft.storage import origin_of
 from craft.storage.rocks import RocksStorage
 from craft.types import Head, Instant, SnapshotInfo, SnapshotKind, SnapshotPart, StoredSnapshots
 from tests.remote.servers import serving
@@ -154,6 +155,17 @@ def test_all_servers_of_a_new_cluster_get_the_same(taken: Taken, tmp_path: Path)
         found.append(contents(directory, server_id))
     assert all(one == found[0] for one in found)
     assert found[0][0].cuts[0].configuration.voters == {1, 2, 3, 4, 5}
+
+
+def test_directories_name_the_state_that_they_were_made_with(taken: Taken, tmp_path: Path) -> None:
+    """By it servers know each other; what is random in a disk's id still tells two directories apart."""
+    found = []
+    for name, until in (("a", None), ("b", None), ("earlier", taken.lines[5][1])):
+        restore(Backup(taken.directory), Book(), config(tmp_path / name), until)
+        found.append(json.loads((tmp_path / name / "identity").read_text().splitlines()[0])["disk_id"])
+    origins = [origin_of(disk_id) for disk_id in found]
+    assert origins[0] == origins[1] != origins[2]
+    assert len(set(found)) == 3
 
 
 def test_a_restored_server_goes_on_where_the_backup_was(taken: Taken, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from craft.server.doors import Doors
-from craft.storage import Identity
+from craft.storage import Identity, new_disk_id, origin, origin_of
 from craft.storage.memory import MemoryStorage
 
 OLD, NEW = "0" * 32, "1" * 32
@@ -32,3 +32,15 @@ def test_the_wanted_set_names_another() -> None:
     assert door.check(2, NEW) is None
     assert door.check(2, OLD) is not None
     assert met == [(2, OLD), (2, NEW)]
+
+
+def test_servers_restored_to_different_states_never_meet() -> None:
+    """They would apply the same commands to different states, and nothing else would tell."""
+    ours, theirs = (new_disk_id(origin(position, b"digest")) for position in (70, 71))
+    door, same = Doors(MemoryStorage(Identity("c", 1, ours, 1))), new_disk_id(origin_of(ours))
+    assert len(ours) == len(same) == 32
+    assert "another backup than this one, or to another position" in str(door.check(2, theirs))
+    door.name({2: theirs})
+    assert "Restore all servers from the same backup" in str(door.check(2, theirs))
+    assert door.check(3, same) is None
+    assert door.check(4, new_disk_id()) is None

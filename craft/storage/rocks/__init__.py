@@ -85,12 +85,14 @@ class RocksStorage:
         cluster_id: str,
         server_id: ServerId,
         groups: int,
+        origin: str = "",
         tail_bytes_max: int = TAIL_BYTES_MAX,
         write_buffer_bytes: int = WRITE_BUFFER_BYTES,
         boot_id_file: pathlib.Path = BOOT_ID_FILE,
     ) -> RocksStorage:
         """Take a directory, making it if it is empty; then call `recover`.
 
+        One that is made from a backup gets a disk id of that `origin`.
         Raises WrongDirectory if it belongs to another server or is in use, DamagedStorage if its identity
         cannot be read, StorageFailed if the system refuses.
         """
@@ -98,7 +100,9 @@ class RocksStorage:
         try:
             taken = Directory(directory)
             try:
-                identity = taken.identify(cluster_id=cluster_id, server_id=server_id, groups=groups)
+                identity = taken.identify(
+                    cluster_id=cluster_id, server_id=server_id, groups=groups, origin=origin
+                )
                 files = DirectoryFiles(taken.snapshots)
                 side = SideFiles(taken, groups)
             except BaseException:

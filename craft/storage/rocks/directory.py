@@ -13,13 +13,12 @@ import fcntl
 import json
 import os
 import pathlib
-import secrets
 import zlib
 
 from rocksdict import WriteBatch
 
 from craft.errors import DamagedStorage, WrongDirectory
-from craft.storage import FORMAT_VERSION, Identity
+from craft.storage import FORMAT_VERSION, Identity, new_disk_id
 from craft.storage.rocks import files, layout
 from craft.storage.rocks.database import open_database
 
@@ -60,7 +59,7 @@ class Directory:
 
     # -- identity -------------------------------------------------------------------------------------
 
-    def identify(self, *, cluster_id: str, server_id: int, groups: int) -> Identity:
+    def identify(self, *, cluster_id: str, server_id: int, groups: int, origin: str = "") -> Identity:
         """Check whose directory this is, or make it ours if it is empty."""
         creating = self.path / _CREATING
         stored = files.read_if_there(self._identity_file)
@@ -71,7 +70,7 @@ class Directory:
             return found
         if not creating.exists():
             self._check_unused()
-        identity = Identity(cluster_id, server_id, secrets.token_hex(16), groups)
+        identity = Identity(cluster_id, server_id, new_disk_id(origin), groups)
         self._create(identity, creating)
         return identity
 
