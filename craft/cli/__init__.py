@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import craft
 from craft.cli import (
     ask,
     backup,
@@ -76,6 +77,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="craft", description=DESCRIPTION, epilog=EXIT_CODES, formatter_class=Formatter
     )
+    top.add_argument("--version", action="version", version=f"craft {craft.__version__}")
     top.set_defaults(log_level_default="warning")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import craft
 from craft.cli import main, parser, serve
 from craft.cli.common import json_of, text_of
 from examples.kv import cluster
@@ -199,3 +200,10 @@ def test_nobody_has_to_read_what_servers_say() -> None:
         with os.fdopen(writing) as stdout:
             done = subprocess.run([sys.executable, "-c", program], stdout=stdout, check=False)
         assert done.returncode == 3
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The installed one's."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"craft {craft.__version__}\n"
