@@ -6,12 +6,11 @@ Knows: craft's outcomes. Must not know: protocols.
 from __future__ import annotations
 
 import craft
-from examples.kv.replies import Reply, error
+from examples.kv.replies import TOO_LARGE, Reply, error
 
 REJECTED = "REJECTED no effect, try again"
 UNKNOWN = "UNKNOWN it may or may not take effect"
 APPLIED = "APPLIED it took effect, its answer is lost"
-TOO_LARGE = "REJECTED no effect, too large"
 """How such errors begin. The first word is what a client's library calls the error's code."""
 
 

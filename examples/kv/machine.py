@@ -8,6 +8,7 @@ Invariants:
   can stop a server.
 - Time is the batch's merged timestamp in ms, a change's version is its position: equal on all servers.
 - Every answer is a plain value (`replies.py`).
+- The answers of a batch are bounded: a few bytes of the log can ask for many GiB, and would, of all servers.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from typing import Any, TypeVar
 import msgpack
 
 import craft
-from examples.kv import snapshots
+from examples.kv import fates, snapshots
 from examples.kv.commands import Args, answer, execute, transact
 from examples.kv.commands.arguments import WRONG_TYPE
 from examples.kv.history import History
 from examples.kv.keyspace import Editor, Keyspace, View
-from examples.kv.replies import Refused, Reply
+from examples.kv.replies import REPLIES_BYTES_MAX, Refused, Reply, error, size
 from examples.kv.values import Hash
 
 NS_PER_MS = 1_000_000
 MALFORMED = "ERR malformed command"
+
+REPLY_BYTES_KEPT = 1024
+"""A reply that takes no more is never lost to make room, whatever others of its batch have asked for."""
+LOST = error(f"{fates.APPLIED}: the replies have more than {REPLIES_BYTES_MAX} bytes")
 
 S = TypeVar("S", bound=Keyspace)
 
@@ -65,7 +70,17 @@ class KeyValue:
         self.now = batch.timestamp // NS_PER_MS
         editor = Editor(self.space, self.now, self.position, self.publish)
         editor.sweep()
-        return [apply(editor, command) for command in batch]
+        replies: list[Reply] = []
+        room = REPLIES_BYTES_MAX
+        for command in batch:
+            most = max(room, REPLY_BYTES_KEPT)
+            reply = apply(editor, command, most)
+            if reply.__class__ is not str:  # "OK", mostly
+                taken = size(reply)
+                reply = LOST if taken > most else reply
+                room -= min(taken, most)
+            replies.append(reply)
+        return replies
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -133,8 +148,11 @@ def nobody(_channel: bytes, _message: bytes) -> int:
     return 0
 
 
-def apply(editor: Editor, command: bytes) -> Reply:
-    """One command of the log, or a transaction; it is read to its end before any of it is executed."""
+def apply(editor: Editor, command: bytes, most: int) -> Reply:
+    """One command of the log, or a transaction; it is read to its end before any of it is executed.
+
+    A transaction whose replies have more bytes than allowed has run, and its answer is lost.
+    """
     try:
         content = unpack(command)
         if isinstance(content[0], bytes):
@@ -142,7 +160,8 @@ def apply(editor: Editor, command: bytes) -> Reply:
         watched, commands = checked_transaction(content)
     except Refused as refused:
         return refused.reply
-    return transact(editor, watched, commands)
+    replies = transact(editor, watched, commands, most)
+    return LOST if replies is None else replies
 
 
 def unpack(command: bytes) -> Any:

@@ -28,6 +28,12 @@ Reply: TypeAlias = "bool | int | float | str | bytes | Sequence[Reply] | Mapping
 OK: Reply = "OK"
 NO_ARRAY: Reply = {"absent": "array"}
 
+TOO_LARGE = "REJECTED no effect, too large"
+"""How the error begins of what goes beyond a limit of bytes."""
+
+REPLIES_BYTES_MAX = 64 * 1024 * 1024
+"""What a command answers, or all those of an entry of the log together."""
+
 LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -58,6 +64,17 @@ def several(replies: Sequence[Reply]) -> Reply:
 def is_error(reply: Reply) -> bool:
     """Is it an error reply?"""
     return isinstance(reply, dict) and "error" in reply
+
+
+def size(reply: Reply) -> int:
+    """About the bytes that a reply takes."""
+    if isinstance(reply, (bytes, str)):
+        return len(reply)
+    if isinstance(reply, Mapping):
+        return sum([size(key) + size(value) for key, value in reply.items()])
+    if isinstance(reply, (list, tuple)):
+        return sum([len(item) if item.__class__ is bytes else size(item) for item in reply])
+    return 8
 
 
 def encode(reply: Reply, protocol: int = 2) -> bytes:

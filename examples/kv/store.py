@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
@@ -24,7 +24,7 @@ from examples.kv import fates
 from examples.kv.commands import Args
 from examples.kv.machine import NS_PER_MS, KeyValue, pack_command, pack_transaction
 from examples.kv.publishing import Hub
-from examples.kv.replies import Refused, Reply
+from examples.kv.replies import TOO_LARGE, Refused, Reply, error, size
 
 T = TypeVar("T")
 Query: TypeAlias = Callable[[KeyValue, int], T]
@@ -123,18 +123,22 @@ class Store:
     # -- reads -------------------------------------------------------------------------------------
 
     async def read(
-        self, commands: Sequence[Args], mode: Mode = Mode.LINEARIZABLE, at_least: int = 0
+        self, commands: Sequence[Args], most: int, mode: Mode = Mode.LINEARIZABLE, at_least: int = 0
     ) -> list[Reply]:
-        """Answer commands that change nothing, all from one state; in a session, from `at_least` on."""
-        self.reads += len(commands)
+        """Answer commands that change nothing, all from one state; in a session, from `at_least` on.
+
+        Replies have at most so many bytes together: those to the first commands, where all have more.
+        """
 
         def answers(machine: KeyValue, now: int) -> list[Reply]:
-            return [machine.read(args, now) for args in commands]
+            return list(bounded((machine.read(args, now) for args in commands), most))
 
         try:
-            return await self.see(answers, mode, at_least)
-        except craft.CraftError as error:
-            return [fates.told(error)] * len(commands)
+            found = await self.see(answers, mode, at_least)
+        except craft.CraftError as outcome:
+            found = [fates.told(outcome)] * len(commands)
+        self.reads += len(found)
+        return found
 
     async def see(self, query: Query[T], mode: Mode = Mode.LINEARIZABLE, at_least: int = 0) -> T:
         """What a query of the machine answers, as fresh as asked for. Raises CraftError."""
@@ -190,6 +194,19 @@ class Store:
     def position(self) -> int:
         """How far the log is applied here: a client that was answered sees all of its own up to here."""
         return self.server.position
+
+
+def bounded(replies: Iterable[Reply], most: int) -> Iterator[Reply]:
+    """The first of them, as many as have no more bytes; one that has more by itself is refused."""
+    left = most
+    for reply in replies:
+        left -= size(reply)
+        if left >= 0:
+            yield reply
+            continue
+        if left + size(reply) == most:
+            yield error(f"{TOO_LARGE}: the reply has more than {most} bytes")
+        return
 
 
 def wall_ms() -> int:

@@ -7,6 +7,7 @@ import json
 import random
 import ssl
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ import trustme
 import craft
 from examples.kv.commands import TABLE
 from examples.kv.keyspace import SWEEP_KEYS_MAX
+from examples.kv.replies import Reply, size
 from examples.kv.resp import door
 from examples.kv.resp.client import RespLimits
 from examples.kv.resp.commands import LOCAL
@@ -302,6 +304,60 @@ async def test_a_connection_holds_no_more_than_a_command_may_take() -> None:
         assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
         assert (await wire.ask(b"PSUBSCRIBE", two)).startswith(too_large)
         assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
+
+
+BOUNDED = RespLimits(replies_bytes_max=100_000)
+
+
+async def test_what_one_command_answers_is_bounded() -> None:
+    """A short request cannot ask for more than memory holds; who asks for less is answered."""
+    async with shops(limits=BOUNDED) as [shop]:
+        wire = await shop.wire()
+        assert await wire.ask("SET", "k", "x" * 30_000) == OK
+        too_large = b"-REJECTED no effect, too large: the reply has more than 100000 bytes\r\n"
+        assert await wire.ask("MGET", "k", "k", "k", "k") == too_large
+        assert len(await wire.ask("MGET", "k", "k", "k")) > 90_000
+        await ask_all(wire, "READMODE session")
+        assert await wire.ask("MGET", "k", "k", "k", "k") == too_large
+
+
+@pytest.mark.parametrize("mode", ["linearizable", "session"])
+async def test_a_pipeline_may_ask_for_more_than_is_held_of_it(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read a part at a time, as its client takes the replies; another one's has its own parts."""
+    async with shops(limits=BOUNDED) as [shop]:
+        wires = [await shop.wire() for _ in range(3)]
+        found: list[int] = []
+        read = shop.house.store.read
+
+        async def noted(*args: Any) -> list[Reply]:
+            replies = await read(*args)
+            found.append(size(replies))
+            return replies
+
+        monkeypatch.setattr(shop.house.store, "read", noted)
+        await wires[0].ask("SET", "k", "x" * 30_000)
+        for wire in wires:
+            assert await wire.ask("READMODE", mode) == OK
+            await wire.stream.send_all(packed([b"GET", b"k"]) * 20 + packed([b"STRLEN", b"k"]))
+        for wire in wires:
+            assert {len(await wire.reply()) for _ in range(20)} == {30_010}
+            assert await wire.reply() == b":30000\r\n"
+        assert max(found) <= 100_000
+
+
+async def test_a_transaction_whose_answer_is_too_large_took_effect() -> None:
+    """And says so; what concerns the connection ends with it."""
+    async with shops(limits=BOUNDED) as [shop]:
+        wire, other = await shop.wire(), await shop.wire()
+        assert await wire.ask("SET", "k", "x" * 30_000) == OK
+        lost = b"-APPLIED it took effect, its answer is lost: the replies have more than 100000 bytes\r\n"
+        found = await ask_all(wire, "MULTI", "INCR n", *["GET k"] * 4, "EXEC", "PING")
+        assert found[-2:] == [lost, b""]
+        assert await other.ask("GET", "n") == b"$1\r\n1\r\n"
+        found = await ask_all(other, "MULTI", *["ECHO " + "x" * 30_000] * 4, "EXEC")
+        assert found[-1] == lost
 
 
 async def test_writes_that_fill_several_entries_are_all_answered() -> None:

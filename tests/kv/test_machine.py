@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import craft
 from craft.testing import simulate
+from examples.kv import machine
 from examples.kv.commands import keys_of
 from examples.kv.machine import KeyValue, pack_command, pack_transaction
 from examples.kv.replies import Refused, encode, is_error
@@ -45,6 +46,33 @@ def test_a_malformed_command_is_answered_with_an_error(content: Any) -> None:
     store = Store()
     good = pack_command([b"SET", b"k", b"v"])
     assert store.apply(msgpack.packb(content), good) == [{"error": b"ERR malformed command"}, "OK"]
+
+
+def test_what_an_entry_of_the_log_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a few bytes of it would fill the memory of all servers. All is executed; small answers are kept."""
+    monkeypatch.setattr(machine, "REPLIES_BYTES_MAX", 100_000)
+    store = Store()
+    store.ask("SET", "k", "x" * 30_000)
+    part, small = (
+        pack_command([b"GETRANGE", b"k", b"1", b"-1"]),
+        pack_command([b"GETRANGE", b"k", b"0", b"9"]),
+    )
+    many = pack_transaction([[b"INCR", b"n"], *[[b"GET", b"k"]] * 4])
+    few = pack_transaction([[b"INCR", b"n"], [b"GET", b"k"]])
+    count = pack_command([b"INCR", b"n"])
+    assert store.apply(part, few, part, part, small, few, count)[3:] == [
+        machine.LOST,
+        b"x" * 10,
+        machine.LOST,
+        3,
+    ]
+    assert store.apply(many, count, small, few) == [machine.LOST, 5, b"x" * 10, [6, b"x" * 30_000]]
+    assert store.apply(part, few, part, few) == [
+        b"x" * 29_999,
+        [7, b"x" * 30_000],
+        b"x" * 29_999,
+        machine.LOST,
+    ]
 
 
 @given(st.binary(max_size=60))

@@ -16,7 +16,7 @@ from examples.kv.commands import counting, expiry, hashes, keys, lcs, publishing
 from examples.kv.commands.arguments import Args, wrong_arity
 from examples.kv.commands.table import Command, Read, Write
 from examples.kv.keyspace import Editor, View
-from examples.kv.replies import NO_ARRAY, Refused, Reply
+from examples.kv.replies import NO_ARRAY, Refused, Reply, size
 
 __all__ = ["TABLE", "Args", "Command", "Read", "Write", "answer", "execute", "find", "keys_of", "transact"]
 
@@ -97,8 +97,19 @@ def answer(view: View, args: Args) -> Reply:
         return refused.reply
 
 
-def transact(editor: Editor, watched: Sequence[tuple[bytes, int]], commands: Sequence[Args]) -> Reply:
-    """Run all commands, as EXEC does; no array (nil) if a watched key has not the version it had."""
+def transact(
+    editor: Editor, watched: Sequence[tuple[bytes, int]], commands: Sequence[Args], most: int
+) -> Reply:
+    """Run all commands, as EXEC does; no array (nil) if a watched key has not the version it had.
+
+    None where they have run and their replies have more bytes than allowed.
+    """
     if any(editor.version(key) != version for key, version in watched):
         return NO_ARRAY
-    return [execute(editor, args) for args in commands]
+    replies: list[Reply] = []
+    for args in commands:
+        replies.append(execute(editor, args))
+        most -= size(replies[-1])
+        if most < 0:
+            replies.clear()
+    return replies if most >= 0 else None

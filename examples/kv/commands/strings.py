@@ -11,7 +11,7 @@ from examples.kv.commands.arguments import SYNTAX, Args, check_length, integer, 
 from examples.kv.commands.expiry import parse_deadline
 from examples.kv.commands.table import ALL_KEYS, KEYS_AND_VALUES, Command, Read, Write
 from examples.kv.keyspace import Editor, View
-from examples.kv.replies import OK, Refused, Reply
+from examples.kv.replies import OK, REPLIES_BYTES_MAX, TOO_LARGE, Refused, Reply, size
 from examples.kv.values import Raw
 
 TIMES = (b"EX", b"PX", b"EXAT", b"PXAT")
@@ -125,8 +125,15 @@ def getex(editor: Editor, args: Args) -> Reply:
 
 def mget(view: View, args: Args) -> Reply:
     """MGET key …; what is no string is nil."""
-    values = [view.value(key) for key in args[1:]]
-    return [value if isinstance(value, bytes) else None for value in values]
+    values: list[Reply] = []
+    room = REPLIES_BYTES_MAX
+    for key in args[1:]:
+        value = view.value(key)
+        values.append(value if isinstance(value, bytes) else None)
+        room -= size(values[-1])
+        if room < 0:  # on a disk there may be more than memory holds
+            raise Refused(f"{TOO_LARGE}: the reply has more than {REPLIES_BYTES_MAX} bytes")
+    return values
 
 
 def mset(editor: Editor, args: Args) -> Reply:

@@ -64,15 +64,6 @@ def reply(found: Reply) -> Any:
     return found
 
 
-def size(found: Reply) -> int:
-    """About the bytes that a reply takes."""
-    if isinstance(found, (bytes, str)):
-        return len(found)
-    if isinstance(found, Mapping):
-        return sum([size(key) + size(value) for key, value in found.items()])
-    return sum(map(size, found)) if isinstance(found, (list, tuple)) else 8
-
-
 def parsed(body: bytes) -> Any:
     """A body of JSON."""
     try:

@@ -20,7 +20,7 @@ from examples.kv.http.asking import FRESHNESS
 from examples.kv.http.problems import Problem
 from examples.kv.http.resource import Asked, not_allowed
 from examples.kv.machine import KeyValue
-from examples.kv.replies import NO_ARRAY, Refused, Reply
+from examples.kv.replies import NO_ARRAY, Refused, Reply, is_error, size
 
 
 async def post(asked: Asked) -> Response:
@@ -40,7 +40,7 @@ async def post(asked: Asked) -> Response:
     most = house.limits.replies_bytes_max
     if True in kinds or watched:
         replies = await house.write(commands, watched)
-        if texts.size(replies) > most:
+        if is_error(replies) or size(replies) > most:
             raise Problem("answer-lost", f"the replies have more than {most} bytes", fate="applied")
     else:
         replies = await house.see(lambda machine, now: read(machine, commands, now, most), fresh)
@@ -54,11 +54,11 @@ async def post(asked: Asked) -> Response:
 
 def read(machine: KeyValue, commands: list[Args], now: int, most: int) -> list[Reply] | None:
     """The replies of commands that change nothing; None where they have more bytes than are allowed."""
-    replies, size = [], 0
+    replies, taken = [], 0
     for args in commands:
         replies.append(machine.read(args, now))
-        size += texts.size(replies[-1])
-        if size > most:
+        taken += size(replies[-1])
+        if taken > most:
             return None
     return replies
 

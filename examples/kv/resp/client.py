@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 import trio
 
-from examples.kv import fates
 from examples.kv.commands import Args
-from examples.kv.replies import Refused, Reply, encode
+from examples.kv.replies import TOO_LARGE, Refused, Reply, encode
 from examples.kv.store import Mode, Store
 from examples.kv.users import User, Users
 
@@ -39,6 +38,10 @@ class RespLimits:
 
     output_bytes_max: int = 32 * MIB
     """Messages of channels that wait for a slow subscriber. (Replies wait too; no more is read then.)"""
+
+    replies_bytes_max: int = 64 * MIB
+    """Of one command or transaction, and of commands that are read together. A short request can ask for many
+    GiB."""
 
     idle_timeout_s: int = 0
     """A client that says nothing for so long is disconnected; 0: never. Subscribers never are."""
@@ -149,7 +152,7 @@ class Client:
         """Raise Refused for what takes more bytes than one command may."""
         most = self.store.command_bytes_max
         if size > most:
-            raise Refused(f"{fates.TOO_LARGE}: {what} may take {most} bytes")
+            raise Refused(f"{TOO_LARGE}: {what} may take {most} bytes")
 
     def forget_transaction(self) -> None:
         """Nothing is queued or watched any more."""

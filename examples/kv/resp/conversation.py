@@ -6,6 +6,8 @@ Invariants:
 - Commands are answered in the order in which they came, each once.
 - A pipeline that writes goes into the log whole, its reads too: it costs one trip, and each read sees what
   was written before it.
+- One that only reads is answered from one state as far as its replies have `replies_bytes_max`; what is left
+  is read when the client has taken these.
 - Nothing that a client sends ends more than its own connection.
 """
 
@@ -30,30 +32,37 @@ async def replies(client: Client, requests: list[Args]) -> AsyncGenerator[list[R
     """The replies to what has come, a part at a time. A part is sent before the next is asked for."""
     run: list[Args] = []
     for args in requests:
-        if client.ordinary and args[0].upper() in TABLE:
+        travels = client.ordinary and args[0].upper() in TABLE
+        if travels:
             run.append(args)
-            if len(run) < BATCH_MAX:
-                continue
-            yield await together(client, run)
-            run = []
+        while run and (not travels or len(run) == BATCH_MAX):
+            found = await together(client, run)
+            run = run[len(found) :]
+            yield found
+        if travels:
             continue
-        if run:
-            yield await together(client, run)
-            run = []
         yield [await alone(client, args)]
         if client.leaving:
             return
-    if run:
-        yield await together(client, run)
+    while run:
+        found = await together(client, run)
+        run = run[len(found) :]
+        yield found
 
 
 async def together(client: Client, run: list[Args]) -> list[Reply]:
-    """Commands of the engine: all in the log if any of them writes, else one read."""
+    """Commands of the engine: all in the log if any of them writes, else one read of as many as may be."""
     if any(TABLE[args[0].upper()].writes for args in run):
         found = await client.store.write(run)
         client.seen = client.store.position
         return found
-    return await client.store.read(run, client.mode, client.seen)
+    return await read(client, run)
+
+
+async def read(client: Client, run: list[Args]) -> list[Reply]:
+    """Replies to the first of these commands, or all, from one state."""
+    most = client.house.limits.replies_bytes_max
+    return await client.store.read(run, most, client.mode, client.seen)
 
 
 async def alone(client: Client, args: Args) -> Reply:
@@ -76,7 +85,7 @@ async def alone(client: Client, args: Args) -> Reply:
         [reply] = await client.store.write([args])
         client.seen = client.store.position
     else:
-        [reply] = await client.store.read([args], client.mode, client.seen)
+        [reply] = await read(client, [args])
     return reply
 
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import trio
 
 from examples.kv.commands import TABLE, Args
-from examples.kv.replies import Reply, encode_all, error
+from examples.kv.replies import Reply, encode_all, error, size
 from examples.kv.resp.client import Client, House
 from examples.kv.resp.conversation import replies
 from examples.kv.resp.gate import Gate, GateLimits, ProtocolFault
@@ -42,7 +42,10 @@ UNSENT_BYTES = 256 * 1024
 """So much waits for a client to take it before its next replies are made."""
 
 REPLIES_AT_ONCE = 16
-"""So many are made before it is looked how much is unsent: each may be as large as an entry."""
+"""More need a task of their own, in which it is looked how much is unsent."""
+
+REPLY_BYTES = 16
+"""What a reply takes on the wire beside what it says, or nearly so."""
 
 TOGETHER_MAX = 1024
 """Commands that travel together: the state machine executes them at one go."""
@@ -248,16 +251,17 @@ class Door:
         self._hand_out(asked, found)
 
     async def _read(self, asked: list[Asked]) -> None:
-        self._hand_out(
-            asked, await self._house.store.read([args for _, requests in asked for args in requests])
-        )
+        commands = [args for _, requests in asked for args in requests]
+        self._hand_out(asked, await self._house.store.read(commands, self._house.limits.replies_bytes_max))
 
     def _hand_out(self, asked: list[Asked], found: list[Reply]) -> None:
         at = 0
         for line, requests in asked:
             own = found[at : at + len(requests)]
             at += len(requests)
-            if len(own) <= REPLIES_AT_ONCE:
+            if len(own) < len(requests):  # together they ask for too much: each has what it may by itself
+                self._nursery.start_soon(self._converse, line, requests)
+            elif len(own) <= REPLIES_AT_ONCE and size(own) <= UNSENT_BYTES:
                 line.put(encode_all(own, line.client.protocol))
                 self._answered(line)
             else:
@@ -277,19 +281,16 @@ class Door:
 
     async def _put_all(self, line: Line, found: list[Reply]) -> None:
         """Make replies as the client takes them: all at once might be more than memory holds."""
-        waiting: list[bytes] = []
-        size = 0
-        for at in range(0, len(found), REPLIES_AT_ONCE):
-            data = encode_all(found[at : at + REPLIES_AT_ONCE], line.client.protocol)
-            waiting.append(data)
-            size += len(data)
-            if size >= UNSENT_BYTES:
-                line.put(b"".join(waiting))
-                waiting, size = [], 0
-                while line.sending:
-                    await line.drained.wait()
-        if waiting:
-            line.put(b"".join(waiting))
+        at = 0
+        while at < len(found):
+            taken = 0
+            begin = at
+            while at < len(found) and taken < UNSENT_BYTES:
+                taken += size(found[at]) + REPLY_BYTES
+                at += 1
+            line.put(encode_all(found[begin:at], line.client.protocol))
+            while line.sending and taken >= UNSENT_BYTES:
+                await line.drained.wait()
 
     def _answered(self, line: Line) -> None:
         """Read it again, as soon as it has taken its replies; or let it go."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import craft
 from examples.kv import fates
 from examples.kv.commands.arguments import Args
-from examples.kv.replies import NO_ARRAY, OK, Refused, Reply, is_error
+from examples.kv.replies import NO_ARRAY, OK, Refused, Reply, error, is_error, size
 from examples.kv.resp.client import Client
 from examples.kv.resp.commands.table import Local
 
@@ -71,9 +71,16 @@ async def exec_(client: Client, _args: Args) -> Reply:
         return replies
     assert isinstance(replies, list)
     following = iter(replies)
-    return [
-        next(following) if item.local is None else refusable(item.local, client, item.args) for item in queue
-    ]
+    found: list[Reply] = []
+    most = left = client.house.limits.replies_bytes_max
+    for item in queue:
+        reply = next(following) if item.local is None else refusable(item.local, client, item.args)
+        found.append(reply)
+        left -= size(reply)
+        if left < 0:
+            client.leaving = True  # what is left undone is of its connection, which ends
+            return error(f"{fates.APPLIED}: the replies have more than {most} bytes")
+    return found
 
 
 def refusable(function: Callable[[Client, Args], Reply], client: Client, args: Args) -> Reply:
