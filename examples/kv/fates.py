@@ -19,6 +19,11 @@ def told(outcome: craft.CraftError) -> Reply:
     return error(f"{fate(outcome)}: {outcome}")
 
 
+def unseen(outcome: craft.CraftError) -> Reply:
+    """The error reply to what only reads: whatever kept it from being answered, it took no effect."""
+    return error(f"{REJECTED}: {outcome}")
+
+
 def fate(outcome: craft.CraftError) -> str:
     """What it means for the data."""
     if isinstance(outcome, craft.CommandTooLarge):

@@ -136,7 +136,7 @@ class Store:
         try:
             found = await self.see(answers, mode, at_least)
         except craft.CraftError as outcome:
-            found = [fates.told(outcome)] * len(commands)
+            found = [fates.unseen(outcome)] * len(commands)
         self.reads += len(found)
         return found
 

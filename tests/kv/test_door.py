@@ -149,6 +149,24 @@ async def test_an_expired_key_is_gone_though_nothing_else_happens() -> None:
         assert await a.ask("EXISTS", "k") == b":0\r\n"
 
 
+@pytest.mark.parametrize("outcome", [craft.Unknown, craft.ResultLost, craft.NotReady])
+async def test_a_read_without_an_answer_took_no_effect(
+    outcome: type[craft.CraftError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is not known whether the log was asked for the time."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        assert await wire.ask("SET", "k", "v", "PX", "1") == OK
+        await trio.sleep(0.005)
+
+        async def fail(_: bytes) -> None:
+            raise outcome("it ended")
+
+        monkeypatch.setattr(shop.server, "propose", fail)
+        for command in ("GET k", "WATCH k", f"CRAFT.GETAT k {time.time_ns() // 1_000_000 - 1}"):
+            assert await wire.ask(*command.split()) == b"-REJECTED no effect, try again: it ended\r\n"
+
+
 async def test_nobody_hears_that_the_log_was_asked_for_the_time() -> None:
     """Not even who listens to every channel."""
     async with shops() as [shop]:

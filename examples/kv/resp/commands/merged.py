@@ -43,7 +43,7 @@ async def wait(client: Client, args: Args) -> Reply:
         try:
             return await client.store.wait_for(wanted, limit_ms / 1000 if limit_ms else float("inf"))
         except craft.CraftError as error:
-            return fates.told(error)
+            return fates.unseen(error)
         finally:
             client.waiting = None
     return client.store.position  # to nobody: its connection has ended
@@ -60,7 +60,7 @@ async def getat(client: Client, args: Args) -> Reply:
     try:
         return await client.store.at(args[1], integer(args[2]))
     except craft.CraftError as error:
-        return fates.told(error)
+        return fates.unseen(error)
 
 
 COMMANDS = (

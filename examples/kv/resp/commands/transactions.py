@@ -44,7 +44,7 @@ async def watch(client: Client, args: Args) -> Reply:
     try:
         versions = await client.store.versions(new)
     except craft.CraftError as error:
-        return fates.told(error)
+        return fates.unseen(error)
     client.watched.update(zip(new, versions, strict=True))
     return OK
 
