@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -21,7 +22,8 @@ from examples.kv.replies import Reply, size
 from examples.kv.resp import door
 from examples.kv.resp.client import RespLimits
 from examples.kv.resp.commands import LOCAL
-from examples.kv.users import User, hashed
+from examples.kv.users import User, Users, hashed
+from tests.kv import doors
 from tests.kv.doors import Shop, Wire, shops
 from tests.kv.redis import packed
 
@@ -521,6 +523,36 @@ async def test_without_a_password_one_may_log_in_and_nothing_else() -> None:
         assert await wire.ask("GET", "k") == b"$-1\r\n"
         assert await wire.ask("RESET") == b"+RESET\r\n"
         assert await wire.ask("GET", "k") == b"-NOAUTH Authentication required.\r\n"
+
+
+async def test_passwords_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever guesses must not keep others from coming in; the same password is checked once for all."""
+    go = threading.Event()
+
+    class SlowUsers(Users):
+        def verify(self, name: str, password: bytes) -> User | None:
+            go.wait()
+            return super().verify(name, password)
+
+    monkeypatch.setattr(doors, "Users", SlowUsers)
+    async with shops(users=[ALICE], limits=RespLimits(passwords_max=8)) as [shop]:
+        guessing, right = [await shop.wire() for _ in range(10)], [await shop.wire() for _ in range(5)]
+        for number, wire in enumerate([*right, *guessing]):
+            await wire.say("AUTH", "alice", "secret" if wire in right else f"guess{number}")
+            while shop.house.commands <= number:
+                await trio.testing.wait_all_tasks_blocked()
+        refused = b"-REJECTED no effect, try again: of passwords_max = 8 passwords too many wait\r\n"
+        try:
+            for wire in guessing[3:]:
+                assert await wire.reply() == refused
+        finally:
+            go.set()
+        for wire in guessing[:3]:
+            assert (await wire.reply()).startswith(b"-WRONGPASS")
+        for wire in right:
+            assert await wire.reply() == OK
+        assert await guessing[-1].ask("HELLO", "3", "AUTH", b"\xff", b"\xff") != refused
+        assert shop.house.passwords.checks == 5
 
 
 async def test_a_user_has_rights_over_some_keys() -> None:

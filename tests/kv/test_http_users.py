@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from examples.kv.http import guard
+from examples.kv import passwords
 from examples.kv.http.guard import Guard
 from examples.kv.http.problems import Problem
 from examples.kv.users import User, Users, hashed
@@ -105,7 +105,7 @@ async def test_a_password_is_checked_once_for_many_requests(clock: trio.testing.
             nursery.start_soon(checked.identify, header, "1.2.3.4")
     assert checked.checks == 1
     assert (await checked.identify(header, "1.2.3.4")).name == "app"
-    await trio.sleep(guard.REMEMBERED_S + 1)
+    await trio.sleep(passwords.REMEMBERED_S + 1)
     await checked.identify(header, "1.2.3.4")
     assert checked.checks == 2
 
@@ -114,12 +114,12 @@ async def test_who_was_recognized_is_forgotten_when_there_are_too_many(
     clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest first; and no password is kept."""
-    monkeypatch.setattr(guard, "REMEMBERED_MAX", 1)
+    monkeypatch.setattr(passwords, "REMEMBERED_MAX", 1)
     checked = Guard(Users(USERS), waiting_max=32, clock=trio.current_time)
     for name in ("app", "reader", "reader", "app"):
         await checked.identify(basic(name)["authorization"], "1.2.3.4")
     assert checked.checks == 3
-    assert PASSWORD.encode() not in repr(vars(checked)).encode()
+    assert PASSWORD.encode() not in repr(vars(checked._passwords)).encode()
 
 
 class SlowUsers(Users):

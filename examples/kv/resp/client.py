@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import trio
 
 from examples.kv.commands import Args
+from examples.kv.passwords import Passwords
 from examples.kv.replies import TOO_LARGE, Refused, Reply, encode
 from examples.kv.store import Mode, Store
 from examples.kv.users import User, Users
@@ -58,6 +59,9 @@ class RespLimits:
     subscriptions_max: int = 10_000
     """Channels and patterns of one client."""
 
+    passwords_max: int = 32
+    """Passwords that wait to be checked, of all clients; one address may have half of them."""
+
 
 @dataclass(slots=True)
 class House:
@@ -81,10 +85,12 @@ class House:
     bytes_in: int = 0
     bytes_out: int = 0
     started: float = 0.0
+    passwords: Passwords = field(init=False)
 
     def __post_init__(self) -> None:
         """Time counts from here."""
         self.started = self.clock()
+        self.passwords = Passwords(self.users, waiting_max=self.limits.passwords_max, clock=self.clock)
 
 
 class Queued(NamedTuple):

@@ -5,9 +5,9 @@ Reference: Redis 7.0, server.c, networking.c, acl.c.
 
 from __future__ import annotations
 
-import trio
-
+from examples.kv import fates
 from examples.kv.commands.arguments import SYNTAX, Args, integer, wrong_arity
+from examples.kv.passwords import TooMany
 from examples.kv.replies import OK, Refused, Reply
 from examples.kv.resp.client import Client
 from examples.kv.resp.commands.table import Local
@@ -15,9 +15,6 @@ from examples.kv.store import Mode
 
 REDIS_VERSION = b"7.0.0"
 """Whose commands and error texts these are. Client libraries ask for it."""
-
-CHECKS = trio.CapacityLimiter(2)
-"""So many passwords are checked at a time, on all connections together."""
 
 
 def ping(client: Client, args: Args) -> Reply:
@@ -71,9 +68,12 @@ async def auth(client: Client, args: Args) -> Reply:
 
 async def log_in(client: Client, name: bytes, password: bytes) -> Reply:
     """Check a password, in a thread: that takes a while."""
-    user = await trio.to_thread.run_sync(
-        client.house.users.verify, name.decode(errors="surrogateescape"), password, limiter=CHECKS
-    )
+    text, host = name.decode(errors="surrogateescape"), client.address.rpartition(":")[0]
+    try:
+        user = await client.house.passwords.check(text, password, host)
+    except TooMany:
+        most = client.house.limits.passwords_max
+        raise Refused(f"{fates.REJECTED}: of passwords_max = {most} passwords too many wait") from None
     if user is None:
         raise Refused("WRONGPASS invalid username-password pair or user is disabled.")
     client.user = user
