@@ -10,6 +10,17 @@ from tests.kv.redis import Connection
 pytestmark = pytest.mark.system
 
 CONVERSATIONS = {
+    "which arguments of a command are keys": """
+        COMMAND GETKEYS MSET a 1 b 2
+        COMMAND GETKEYS object encoding a
+        COMMAND GETKEYS GET
+        COMMAND GETKEYS GET a b
+        COMMAND GETKEYS MSET a
+        COMMAND GETKEYS NOSUCH a
+        COMMAND GETKEYS OBJECT NOSUCH a
+        COMMAND GETKEYS PING a b c
+        COMMAND GETKEYS CONFIG GET a
+    """,
     "a transaction answers all at once": """
         MULTI
         SET a 1

@@ -293,13 +293,15 @@ def about(commands: Mapping[bytes, Command | Local]) -> tuple[Local, ...]:
         return list(filter(matcher(args[4].lower()), names))
 
     def getkeys(_client: Client, args: Args) -> Reply:
-        try:
-            keys = keys_of(args[2:])
-        except Refused:
-            raise Refused("ERR Invalid command specified") from None
-        if not keys:
+        command = commands.get(args[2].upper()) or commands.get(b"|".join(args[2:4]).upper())
+        if command is None:
+            raise Refused("ERR Invalid command specified")
+        if not any(described(command).keys):
             raise Refused("ERR The command has no key arguments")
-        return list(keys)
+        try:
+            return list(keys_of(args[2:]))
+        except Refused:
+            raise Refused("ERR Invalid number of arguments specified for command") from None
 
     return (
         Local(b"COMMAND", -1, all_of),
