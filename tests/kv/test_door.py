@@ -525,6 +525,22 @@ async def test_without_a_password_one_may_log_in_and_nothing_else() -> None:
         assert await wire.ask("GET", "k") == b"-NOAUTH Authentication required.\r\n"
 
 
+async def test_a_large_command_may_follow_a_password_at_once() -> None:
+    """Whether one may send it is decided when its turn comes, as in Redis."""
+    async with shops(users=[ROOT]) as [shop]:
+        for size in (20_000, 500_000):
+            wire = await shop.wire()
+            for args in ([b"AUTH", b"root", b"toor"], [b"SET", b"k", b"x" * size], [b"DEL", *[b"k"] * 20]):
+                await wire.say(*args)
+            assert [await wire.reply() for _ in range(3)] == [OK, OK, b":1\r\n"]
+            assert await wire.ask("PING") == b"+PONG\r\n"
+        wire = await shop.wire()
+        await wire.stream.send_all(packed([b"AUTH", b"root", b"x"]) + packed([b"SET", b"k", b"x" * 20_000]))
+        assert (await wire.reply()).startswith(b"-WRONGPASS")
+        assert await wire.reply() == b"-ERR Protocol error: unauthenticated bulk length\r\n"
+        assert await wire.reply() == b""
+
+
 async def test_passwords_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever guesses must not keep others from coming in; the same password is checked once for all."""
     go = threading.Event()

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.kv.resp.gate import ARGUMENTS_MAX_UNKNOWN, LINE_BYTES_MAX, Gate, GateLimits, ProtocolFault
+from examples.kv.resp.gate import (
+    ARGUMENTS_MAX_UNKNOWN,
+    LINE_BYTES_MAX,
+    Gate,
+    GateLimits,
+    ProtocolFault,
+    Unauthenticated,
+)
 from tests.kv.redis import packed
 
 
@@ -118,6 +125,18 @@ def test_who_has_not_said_who_he_is_may_ask_little() -> None:
         one.feed(b"*%d\r\n" % (ARGUMENTS_MAX_UNKNOWN + 1))
     with pytest.raises(ProtocolFault, match="unauthenticated bulk length"):
         gate(known=False).feed(b"*1\r\n$16385\r\n")
+
+
+def test_what_is_too_large_for_a_stranger_waits_behind_his_password() -> None:
+    """Nothing of it is lost, and while it waits it is no more than came at once."""
+    one = gate(known=False, request_bytes_max=10**6)
+    large, many = [b"SET", b"k", b"x" * 20_000], [b"DEL", *[b"k"] * 20]
+    data = packed(large) + packed(many)
+    assert one.feed(packed([b"AUTH", b"secret"]) + data[:10_000]) == [[b"AUTH", b"secret"]]
+    assert isinstance(one.fault, Unauthenticated)
+    assert one.welcome() == []
+    assert one.feed(data[10_000:]) == [large, many]
+    assert one.held == 0
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from examples.kv.commands import TABLE, Args
 from examples.kv.replies import Reply, encode_all, error, size
 from examples.kv.resp.client import Client, House
 from examples.kv.resp.conversation import replies
-from examples.kv.resp.gate import Gate, GateLimits, ProtocolFault
+from examples.kv.resp.gate import Gate, GateLimits, ProtocolFault, Unauthenticated
 from examples.kv.resp.lines import Gone, Line
 from examples.kv.store import Mode
 
@@ -197,10 +197,8 @@ class Door:
                     continue
                 client = line.client
                 client.active_at = now
-                client.commands += len(requests)
-                client.last_command = requests[-1][0]
                 commands += len(requests)
-                line.busy = True
+                self._begin(line, requests)
                 writes = self._travels(client, requests)
                 if writes is None:
                     self._nursery.start_soon(self._converse, line, requests)
@@ -211,6 +209,12 @@ class Door:
                 self._nursery.start_soon(self._write, writing)
             if reading:
                 self._nursery.start_soon(self._read, reading)
+
+    def _begin(self, line: Line, requests: list[Args]) -> None:
+        """They are being answered."""
+        line.client.commands += len(requests)
+        line.client.last_command = requests[-1][0]
+        line.busy = True
 
     def _receive(self, line: Line) -> list[Args]:
         """What a connection asks now; if nothing whole, more is waited for."""
@@ -300,8 +304,24 @@ class Door:
             return
         if line.client.leaving or self._reading.cancel_called:
             line.close()
+        elif isinstance(line.gate.fault, Unauthenticated) and line.client.user is not None:
+            self._go_on(line)
         elif line.gate.fault is not None:
             self._complain(line, line.gate.fault)
+        else:
+            self._epoll.modify(line.fd, READ)
+
+    def _go_on(self, line: Line) -> None:
+        """With what came behind AUTH, and was too large before that."""
+        try:
+            requests = line.gate.welcome()
+        except ProtocolFault as fault:
+            self._complain(line, fault)
+            return
+        if requests:
+            self._house.commands += len(requests)
+            self._begin(line, requests)
+            self._nursery.start_soon(self._converse, line, requests)
         else:
             self._epoll.modify(line.fd, READ)
 

@@ -7,7 +7,7 @@ Knows: how requests are framed, the limits. Must not know: commands, sockets.
 
 Invariants
 - No more is held than `request_bytes_max` and what one `feed` brings; nothing is walked over twice.
-- Requests before a fault are handed out; behind a fault nothing is.
+- Requests before a fault are handed out; behind a fault nothing is, unless one of them was to say who asks.
 
 Reference: Redis 7.0, networking.c, processInlineBuffer(), processMultibulkBuffer(); sds.c, sdssplitargs().
 """
@@ -39,6 +39,10 @@ HEX = frozenset(b"0123456789abcdefABCDEF")
 
 class ProtocolFault(Exception):
     """What came is no request; the connection ends. The text is Redis's."""
+
+
+class Unauthenticated(ProtocolFault):
+    """What came is too large for somebody who has not said who he is; he may be about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,13 @@ class Gate:
     def held(self) -> int:
         """The bytes that wait for the rest of their request."""
         return len(self._bytes)
+
+    def welcome(self) -> list[Request]:
+        """The client has said who it is: the requests that were too large until then, as `feed`."""
+        self.known = True
+        if isinstance(self.fault, Unauthenticated):
+            self.fault = None
+        return self.feed(b"")
 
     def feed(self, data: bytes) -> list[Request]:
         """The requests that are complete now; empty ones are left out.
@@ -174,7 +185,7 @@ class Gate:
         if count is None or count > self.limits.arguments_max:
             raise ProtocolFault("invalid multibulk length")
         if not self.known and count > ARGUMENTS_MAX_UNKNOWN:
-            raise ProtocolFault("unauthenticated multibulk length")
+            raise Unauthenticated("unauthenticated multibulk length")
         return max(count, 0)
 
     def _length(self, header: bytes) -> int:
@@ -185,7 +196,7 @@ class Gate:
         if length is None or not 0 <= length <= self.limits.argument_bytes_max:
             raise ProtocolFault("invalid bulk length")
         if not self.known and length > ARGUMENT_BYTES_MAX_UNKNOWN:
-            raise ProtocolFault("unauthenticated bulk length")
+            raise Unauthenticated("unauthenticated bulk length")
         return length
 
 
