@@ -84,6 +84,23 @@ async def test_a_client_is_served_over_a_kept_connection() -> None:
         assert store.http.connections == 1
 
 
+async def test_a_target_may_name_the_host() -> None:
+    """As one asks a proxy; what the header Host says counts for nothing then."""
+    async with running() as store:
+        for target, host, status in (
+            (b"http://localhost:1/keys/a/http://b?ttl_ms=60000", b"elsewhere", b"201"),
+            (b"HTTP://127.0.0.1/keys/a%2Fhttp:%2F/b?ttl_ms=60000", b"elsewhere", b"204"),
+            (b"/keys/a/http://b", b"localhost", b"204"),
+            (b"http://elsewhere/keys/a", b"localhost", b"421"),
+            (b"http://localhost", b"localhost", b"405"),
+            (b"http:///keys/a", b"localhost", b"404"),
+        ):
+            head = b"PUT %b HTTP/1.1\r\nhost: %b\r\ncontent-length: 1\r\nconnection: close\r\n\r\n"
+            async with await connect(store) as stream:
+                await stream.send_all(head % (target, host) + b"v")
+                assert (await everything(stream)).split()[1] == status, target
+
+
 async def test_a_body_that_is_too_large_is_answered_and_the_next_client_is_served() -> None:
     """Nothing waits for a body that nobody reads."""
     async with running() as store, client_of(store) as client:

@@ -5,6 +5,9 @@ Knows: the paths. Must not know: what they do.
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote
+
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,11 +18,14 @@ from examples.kv.http.house import House
 from examples.kv.http.problems import Problem
 from examples.kv.http.resource import Asked, Resource
 
+ABSOLUTE = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
+"""A target in its absolute form."""
+
 
 def application(house: House) -> ASGIApp:
     """The ASGI application of a server."""
     one_key = Resource(house, {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete})
-    return Router(
+    routes = Router(
         [
             KeyRoute("/keys/{key}", one_key),
             Route("/keys", Resource(house, {"GET": keys.scan})),
@@ -34,6 +40,23 @@ def application(house: House) -> ASGIApp:
         redirect_slashes=False,
         default=Elsewhere(house),
     )
+    return Origin(routes)
+
+
+class Origin:
+    """A target with a host in it, as one asks a proxy, is its path on that host (RFC 9112, 3.2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The header Host counts for nothing then."""
+        target = ABSOLUTE.fullmatch(scope["raw_path"]) if scope["type"] == "http" else None
+        if target is not None:
+            host, path = target[1], target[2] or b"/"
+            headers = [(b"host", host), *(pair for pair in scope["headers"] if pair[0].lower() != b"host")]
+            scope = {**scope, "path": unquote(path.decode("ascii")), "raw_path": path, "headers": headers}
+        await self._app(scope, receive, send)
 
 
 class KeyRoute(Route):
