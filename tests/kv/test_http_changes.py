@@ -90,6 +90,20 @@ async def test_a_quiet_stream_shows_that_it_lives_and_how_far_it_is(clock: Clock
         assert await stream.text() == f": {position}\nid: {position}\n\n"
 
 
+async def test_a_sign_of_life_does_not_take_a_client_back(clock: Clock) -> None:
+    """One that comes due while an event is being sent says what that event is, not what was before it."""
+    async with (
+        houses(1) as [house],
+        client_of(house) as client,
+        Stream(house, "/changes") as stream,
+    ):
+        await stream.text()
+        await client.put("/keys/k", content=b"v")
+        await trio.sleep(house.limits.heartbeat_interval_s + 1)
+        position, _, _ = await stream.event()
+        assert await stream.text() == f": {position}\nid: {position}\n\n"
+
+
 async def test_the_same_changes_come_from_every_server(clock: Clock) -> None:
     """Positions are those of the merged log: a client may go on anywhere."""
     async with houses(3) as [one, two, _], client_of(one) as client:

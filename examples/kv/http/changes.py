@@ -116,12 +116,18 @@ class Follower(Response):
 
     async def _tell(self, data: bytes) -> None:
         async with self._sending:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            await self._put(data)
+
+    async def _put(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _beat(self) -> None:
         while True:
             await trio.sleep(self._house.limits.heartbeat_interval_s)
-            await self._tell(feed.heartbeat(self._after))
+            async with (
+                self._sending
+            ):  # behind what is being told: a client goes on from the id that it saw last
+                await self._put(feed.heartbeat(self._after))
 
 
 async def cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
