@@ -162,6 +162,29 @@ async def test_a_text_is_changed_unless_somebody_else_was_faster() -> None:
     await look("desktop", story)
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "?", "ключ"])
+async def test_a_key_may_have_any_name(name: str) -> None:
+    """Also one that a browser takes out of a path."""
+
+    def story(seen: Seen) -> None:
+        seen.redis(b"MSET", b"", b"nameless", name.encode() + b"x", b"another")
+        seen.page.click("#fresh")
+        for value in ("1", "2"):
+            seen.page.fill("#key", name) if value == "1" else None
+            seen.page.fill("#value", value)
+            seen.page.press("#save", "Enter")
+            seen.wait("#told", "saved")
+            assert seen.redis(b"GET", name.encode()) == b"$1\r\n%b\r\n" % value.encode()
+        seen.page.click("#fresh")
+        seen.page.fill("#key", name)
+        seen.page.press("#save", "Enter")
+        seen.wait("#told", "there is a key of this name")
+        assert seen.redis(b"GET", b"") == b"$8\r\nnameless\r\n"
+        assert seen.complaints == []
+
+    await look("desktop", story)
+
+
 async def test_what_is_in_a_key_is_text_and_never_markup() -> None:
     """Whoever writes a key runs nothing in the browser of whoever looks."""
 
