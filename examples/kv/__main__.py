@@ -9,7 +9,10 @@ import signal
 import socket
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +140,15 @@ def port(text: str) -> int:
     return int(text)
 
 
+@contextmanager
+def usable(directory: Path) -> Iterator[None]:
+    """What is made in a directory is made, or craft.ConfigError says why it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise craft.ConfigError(f"--dir: {directory} cannot be used: {error}") from error
+
+
 # -- one server ------------------------------------------------------------------------------------
 
 
@@ -154,7 +166,8 @@ def run_member(options: argparse.Namespace) -> int:
         insecure_listen=options.insecure,
         store=options.store,
     )
-    options.config = member.prepare(told)
+    with usable(options.dir):
+        options.config = member.prepare(told)
     return run_serve(options)
 
 
@@ -165,7 +178,7 @@ def run_health(options: argparse.Namespace) -> int:
     try:
         with urllib.request.urlopen(options.url, timeout=HEALTH_S) as answer:  # noqa: S310  # checked above
             return 0 if answer.status == HTTPStatus.OK else 1
-    except OSError as error:  # also what is no answer 200
+    except (OSError, ValueError, HTTPException) as error:  # also what is no answer 200, and no URL
         print(f"kv: {options.url}: {error}", file=sys.stderr)
         return 1
 
@@ -228,13 +241,14 @@ async def tell_ready(store: serving.Running, number: int) -> None:
 
 def run_up(options: argparse.Namespace) -> int:
     """`up`."""
-    files = cluster.prepare(
-        options.dir,
-        servers=options.servers,
-        redis_port=options.redis_port,
-        http_port=options.http_port,
-        store=options.store,
-    )
+    with usable(options.dir):
+        files = cluster.prepare(
+            options.dir,
+            servers=options.servers,
+            redis_port=options.redis_port,
+            http_port=options.http_port,
+            store=options.store,
+        )
     return trio.run(cluster.up, files)
 
 

@@ -127,3 +127,27 @@ def test_kubernetes_knows_every_field(version: str) -> None:
     document["spec"]["servceName"] = document["spec"].pop("serviceName")
     with pytest.raises(schemas.ValidationError, match="servceName"):
         schemas.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("up --dir FILE", "--dir: FILE cannot be used"),
+        ("up --dir FILE/x", "--dir: FILE/x cannot be used"),
+        ("member --dir FILE --create", "--dir: FILE cannot be used"),
+        ("serve --config FILE", "craft: is missing"),
+        ("health http://127.0.0.1:abc/health", "nonnumeric port"),
+        ("health http://[::1/health", "Invalid IPv6 URL"),
+    ],
+)
+def test_a_wrong_word_is_told_in_one_line(
+    words: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not as a failure of the program."""
+    file = tmp_path / "file"
+    file.touch()
+    assert program.main(words.replace("FILE", str(file)).split()) in (1, 2)
+    told = capsys.readouterr().err
+    assert told.startswith("kv: ")
+    assert complaint.replace("FILE", str(file)) in told
+    assert told.count("\n") == 1
