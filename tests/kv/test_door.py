@@ -585,6 +585,7 @@ async def test_a_user_has_rights_over_some_keys() -> None:
         assert await alice.ask("KEYS", "*") == b"*1\r\n$5\r\napp:k\r\n"
         assert await alice.ask("FLUSHALL") == NOPERM + b"run the 'flushall' command\r\n"
         assert (await alice.ask("CONFIG", "SET", "timeout", "1")).startswith(NOPERM)
+        assert (await alice.ask("CONFIG", "RESETSTAT")).startswith(NOPERM)
         assert (await alice.ask("SHUTDOWN")).startswith(NOPERM)
         assert b"user=root" not in await alice.ask("CLIENT", "LIST")
         assert b"user=alice" in await root.ask("CLIENT", "LIST")

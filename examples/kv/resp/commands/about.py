@@ -221,6 +221,8 @@ def config_set(client: Client, args: Args) -> Reply:
 
 def config_resetstat(client: Client, _args: Args) -> Reply:
     """CONFIG RESETSTAT."""
+    assert client.user is not None
+    client.user.check_admin(b"CONFIG|RESETSTAT")
     house = client.house
     house.connections = house.refused = house.commands = house.bytes_in = house.bytes_out = 0
     house.store.reads = house.store.writes = 0
