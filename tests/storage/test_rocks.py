@@ -172,6 +172,13 @@ def test_an_interrupted_creation_begins_afresh(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "creating").exists()
 
 
+def test_a_creation_may_end_before_it_has_begun(tmp_path: pathlib.Path) -> None:
+    """Between the making of its marker and the marker's name: a new directory is still a new one."""
+    (tmp_path / "creating.new").touch()
+    assert restart(tmp_path).counter == 0
+    assert not (tmp_path / "creating.new").exists()
+
+
 def test_a_crash_right_after_the_creation(tmp_path: pathlib.Path) -> None:
     """Where the identity is there the directory was complete, whatever the marker says."""
     directory = killed(tmp_path)

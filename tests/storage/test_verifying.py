@@ -128,6 +128,21 @@ def test_what_is_missing_is_named(tmp_path: pathlib.Path) -> None:
     assert "error log the log database is missing" in told(verify(directory))
 
 
+def test_an_interrupted_repair_is_not_spoilt_by_a_look(tmp_path: pathlib.Path) -> None:
+    """Its log stands under another name until the next start puts it back: it is read there, and stays."""
+    directory = stopped(tmp_path / "d")
+    (directory / "log").rename(directory / "kept")
+    (directory / "judged").mkdir()
+    before = tree(directory)
+    report = verify(directory)
+    assert report.findings == ()
+    assert report.groups[0].entries == 16
+    assert tree(directory) == before
+    storage = open_rocks(directory)
+    assert storage.recover().groups[0].start == right_cut(4)
+    storage.close()
+
+
 def test_all_wrong_records_are_named(tmp_path: pathlib.Path) -> None:
     """Not only the first, which is where a start stops."""
     directory = stopped(tmp_path / "d")

@@ -28,10 +28,11 @@ FIRST_BATCH = 1
 """The batch of the directory's creation: a log database without any batch has lost something."""
 
 _LOCK, _CREATING, IDENTITY_FILE = "lock", "creating", "identity"
-_LOG, _JUDGED, _KEPT = "log", "judged", "kept"
+_LOG, _JUDGED, _KEPT, _LOOKED_AT = "log", "judged", "kept", "looked-at"
 _SYNCED, _BALLOTS, _BOOT, _SUSPECT = "synced", "ballots", "boot", "suspect"
 _SNAPSHOTS = "snapshots"
 _NOT_OURS = frozenset({_LOCK, "lost+found"})  # what an unused directory may contain
+_BEFORE_CREATING = "creating.new"  # of a creation that ended before its marker had its name
 
 
 class Directory:
@@ -42,6 +43,7 @@ class Directory:
         self.log = path / _LOG
         self.judged = path / _JUDGED
         self.kept = path / _KEPT
+        self.looked_at = path / _LOOKED_AT
         self.synced_file = path / _SYNCED
         self.ballots_file = path / _BALLOTS
         self.suspect_file = path / _SUSPECT
@@ -75,7 +77,8 @@ class Directory:
         return identity
 
     def _check_unused(self) -> None:
-        found = sorted(path.name for path in self.path.iterdir() if path.name not in _NOT_OURS)
+        harmless = _NOT_OURS | {_BEFORE_CREATING}
+        found = sorted(path.name for path in self.path.iterdir() if path.name not in harmless)
         if found:
             raise WrongDirectory(
                 f"{self.path} is not empty (it contains {found[0]!r}) and has no file {IDENTITY_FILE!r}:"
@@ -100,11 +103,12 @@ class Directory:
     def settle(self) -> None:
         """Finish or undo an exchange of logs that a crash interrupted."""
         if not self.log.exists():
-            if not (self.kept.exists() and self.judged.exists()):
+            if standing_log(self.path) != self.kept:
                 raise DamagedStorage(f"{self.path}: the log database {_LOG!r} is missing")
             self.kept.rename(self.log)
             files.sync_path(self.path)
         files.remove_tree(self.judged)
+        files.remove_tree(self.looked_at)
 
     def exchange(self) -> None:
         """Put the judged copy in the log's place and keep what the log was before, without its tables.
@@ -145,6 +149,12 @@ class Directory:
     def remember_boot(self, boot_id: str | None) -> None:
         """Remember the running kernel's boot id, before the first write of this run."""
         files.replace_synced(self._boot_file, (boot_id or "").encode() + b"\n")
+
+
+def standing_log(path: pathlib.Path) -> pathlib.Path:
+    """Where a directory's log database is: as `settle` will find it, for those who only look."""
+    log, kept, judged = path / _LOG, path / _KEPT, path / _JUDGED
+    return kept if not log.exists() and kept.exists() and judged.exists() else log
 
 
 def _lock(path: pathlib.Path) -> int:

@@ -5,7 +5,7 @@ Invariants
   in a directory of our own, for rocksdict writes a file beside it even then, and RocksDB says what it does.
 - A running server's directory is refused: its database changes under whoever reads it.
 - Every record is checked before it is handed out. A log that ends in a torn or damaged batch is read up to
-  there, and that is said.
+  there, and that is said; also where RocksDB itself would skip it, or read it for ever (`wal`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pathlib
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from craft.snapshots import Decoder
 from craft.storage import Identity
 from craft.storage.rocks import layout
 from craft.storage.rocks.database import COLUMN_FAMILY, options, reading, records, scan_kind
-from craft.storage.rocks.directory import unpack_identity
+from craft.storage.rocks.directory import standing_log, unpack_identity
+from craft.storage.rocks.wal import spoil, strange_manifest, strange_stretch
 from craft.storage.snapshots import WHOLE
 from craft.types import (
     BEGINNING,
@@ -156,24 +158,36 @@ def peek(path: pathlib.Path) -> Iterator[StoppedServer]:
         identity = unpack_identity(stored, path / "identity")
         stack.enter_context(_shared_lock(path / "lock"))
         links = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="craft-log-")))
-        _link(path / "log", links)
-        torn = ""
+        torn = _link(standing_log(path), links)
         try:
-            db = _open(links, strict=True)
+            db = _open(links, strict=not torn)
         except DamagedStorage as error:
+            if torn:
+                raise
             torn = str(error)
             db = _open(links, strict=False)
         stack.callback(db.close)
         yield StoppedServer(path, identity, db, torn)
 
 
-def _link(database: pathlib.Path, links: pathlib.Path) -> None:
-    """Every file of RocksDB's under another roof."""
+def _link(database: pathlib.Path, links: pathlib.Path) -> str:
+    """Every file of RocksDB's under another roof; what is strange about its log files, which are copied then.
+
+    The copies end where RocksDB would read for ever.
+    """
     if not database.is_dir():
         raise DamagedStorage(f"{database.parent}: the log database {database.name!r} is missing")
+    if strange := strange_manifest(database):
+        raise DamagedStorage(f"{database}: {strange}")
+    strange = strange_stretch(database)
     for file in database.iterdir():
-        if file.is_file() and file.suffix != ".json" and file.name not in {"LOG", "LOCK"}:
+        if strange and file.suffix == ".log":
+            shutil.copyfile(file, links / file.name)
+        elif file.is_file() and file.suffix != ".json" and file.name not in {"LOG", "LOCK"}:
             (links / file.name).symlink_to(file.absolute())
+    if strange:
+        spoil(links)
+    return strange
 
 
 def _open(links: pathlib.Path, *, strict: bool) -> Rdict:

@@ -37,6 +37,7 @@ from craft.storage.rocks.directory import (
     Directory,
     pack_identity,
     read_boot_id,
+    standing_log,
     unpack_identity,
 )
 from craft.storage.rocks.logcheck import GroupReport, LogCheck
@@ -87,13 +88,14 @@ def verify(path: pathlib.Path) -> Report:
     try:
         return _Verification(directory).run()
     finally:
-        files.remove_tree(directory.judged)
+        files.remove_tree(directory.looked_at)
         directory.close()
 
 
 class _Verification:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
+        self._log = standing_log(directory.path)
         self._findings: list[Finding] = []
         self._groups: list[GroupReport] = []
         self._snapshots: dict[str, SnapshotInfo] = {}
@@ -112,7 +114,7 @@ class _Verification:
 
     def _say(self, level: str, file: str, message: object) -> None:
         # What was read was a copy; what is wrong is the original.
-        text = str(message).replace(str(self._directory.judged), str(self._directory.log))
+        text = str(message).replace(str(self._directory.looked_at), str(self._log))
         finding = Finding(level, file, text)
         if finding not in self._findings:
             self._findings.append(finding)
@@ -163,11 +165,11 @@ class _Verification:
 
     def _check_log(self, identity: Identity) -> None:
         directory = self._directory
-        if not directory.log.is_dir():
+        if not self._log.is_dir():
             self._say(ERROR, "log", "the log database is missing")
             return
-        files.remove_tree(directory.judged)
-        files.copy_database(directory.log, directory.judged)
+        files.remove_tree(directory.looked_at)
+        files.copy_database(self._log, directory.looked_at)
         with self._naming("log"):
             db, refusal = self._open()
             with closing(db):
@@ -176,14 +178,14 @@ class _Verification:
 
     def _open(self) -> tuple[Rdict, str]:
         """The copy, and why it does not open cleanly."""
-        refusal = strange_stretch(self._directory.log)
+        refusal = strange_stretch(self._log)
         if not refusal:
             try:
-                return open_database(self._directory.judged, strict=True), ""
+                return open_database(self._directory.looked_at, strict=True), ""
             except RefusedError as error:
                 refusal = str(error)
         self._say(WARNING, "log", f"it does not open cleanly: {refusal}")
-        return open_database(self._directory.judged, strict=False), refusal
+        return open_database(self._directory.looked_at, strict=False), refusal
 
     def _judge(self, db: Rdict, identity: Identity, refusal: str) -> None:
         """The verdict of a start that reads everything, with what the side files say."""
