@@ -142,18 +142,18 @@ class Client:
         """Have a group led by server `to` for a while (`server.leaders.transfer`).
 
         Returns None once it is, or the server that leads it and must be asked instead. Raises Rejected, which
-        says why the group stays where it is.
+        says why the group stays where it is; Unknown where that takes long, or the answer was lost.
         """
-        leader: int | None = await self.get("transfer", [group, to, hold_ms])
+        leader: int | None = await self.order("transfer", [group, to, hold_ms])
         return leader
 
     async def drain(self, *, hold_ms: int | None = None) -> None:
-        """Let the server lead nothing for a while (`server.leaders.drain`), or raise Rejected."""
-        await self.get("drain", [hold_ms])
+        """Let the server lead nothing for a while (`server.leaders.drain`). Raises as `transfer` does."""
+        await self.order("drain", [hold_ms])
 
     async def bring_home(self) -> None:
         """End what holds leaders at the server, or away from it (`server.leaders.bring_home`)."""
-        await self.get("home", None)
+        await self.order("home", None)
 
     async def servers(self) -> dict[int, str]:
         """Where clients reach the servers of whom that is known there, by id."""
@@ -169,6 +169,13 @@ class Client:
         waiting = await self._ask(operation, argument)
         if waiting.outcome is None:
             raise Unreachable(f"{self._lost} before the answer")
+        return _value(waiting)
+
+    async def order(self, operation: str, argument: Any) -> Any:
+        """Ask for what changes something. Raises Unknown where the answer was lost; Rejected, RemoteError."""
+        waiting = await self._ask(operation, argument)
+        if waiting.outcome is None:
+            raise Unknown(f"{self._lost} before the answer; it may be done")
         return _value(waiting)
 
     async def _ask(self, operation: str, argument: Any) -> _Waiting:

@@ -67,7 +67,7 @@ async def _take(options: argparse.Namespace) -> int:
         async with client.connect(options.address, ssl_context=tls) as connection:
             wanted, taken = None, None
             while taken is None:
-                wanted, taken = await connection.get("take_snapshot", wanted)
+                wanted, taken = await connection.order("take_snapshot", wanted)
             return int(taken)
     raise Unknown(f"no snapshot from {options.address} within {options.timeout:g} s; it may still be taken")
 

@@ -9,7 +9,7 @@ import trio
 
 from craft import client
 from craft.cli.common import EXIT_OK, Commands, add_command, add_tls, tls_of
-from craft.errors import Rejected, Unreachable
+from craft.errors import Rejected, Unknown, Unreachable
 from craft.limits import EngineLimits
 
 DESCRIPTION = """\
@@ -95,7 +95,7 @@ async def _move(options: argparse.Namespace, tls: ssl.SSLContext | None) -> None
         else:
             await _transfer(options, tls)
         return
-    raise Unreachable(f"no answer within {TIMEOUT_S:g} s; `craft status` shows who leads")
+    raise Unknown(f"no answer within {TIMEOUT_S:g} s; `craft status` shows who leads")
 
 
 async def _transfer(options: argparse.Namespace, tls: ssl.SSLContext | None) -> None:
@@ -124,12 +124,17 @@ async def _bring_home(address: str, tls: ssl.SSLContext | None) -> None:
     """Each server keeps its own holds, so all that can be asked are; one that is down holds nothing."""
     async with client.connect(address, ssl_context=tls) as connection:
         known = {**await connection.servers(), connection.server_id: address}
+    unknown = []
     for server, where in sorted(known.items()):
         try:
             async with client.connect(where, ssl_context=tls) as connection:
                 await connection.bring_home()
-        except Unreachable as error:
+        except Rejected as error:
             print(f"server {server} was not asked: {error}")
+        except Unknown as error:
+            unknown.append(f"server {server} may not have heard it: {error}")
+    if unknown:
+        raise Unknown("; ".join(unknown))
     print("groups return to the servers that they belong to")
 
 

@@ -64,5 +64,5 @@ async def _ask(options: argparse.Namespace) -> list[int]:
     tls = tls_of(options)
     with trio.move_on_after(TIMEOUT_S):
         async with client.connect(options.address, ssl_context=tls) as connection:
-            return list(await connection.get("trust", options.server_id))
+            return list(await connection.order("trust", options.server_id))
     raise Unknown(f"no answer from {options.address} within {TIMEOUT_S:g} s")

@@ -54,6 +54,7 @@ from craft.errors import (
     WireError,
 )
 from craft.membership import decode_changes, encode_items
+from craft.server.moving import NotYet
 from craft.state_machine import Queryable
 from craft.tailing import pack_rows
 from craft.types import Position, SnapshotId, Timestamp
@@ -298,6 +299,8 @@ async def _transfer(server: Server[Any], argument: Any) -> Any:
         if error.leader is None:
             raise Rejected(str(error)) from error
         return error.leader
+    except NotYet as error:
+        raise Unknown(str(error)) from error
     except TransferFailed as error:
         raise Rejected(str(error)) from error
     except ValueError as error:
@@ -309,8 +312,8 @@ async def _drain(server: Server[Any], argument: Any) -> Any:
     (hold_ms,) = _numbers("drain", argument, "hold_ms or nil")
     try:
         await server.leaders.drain(hold_ms=hold_ms)
-    except TransferFailed as error:
-        raise Rejected(str(error)) from error
+    except NotYet as error:
+        raise Unknown(str(error)) from error
     except ValueError as error:
         raise BadRequest(str(error)) from error
 

@@ -19,6 +19,10 @@ POLL_S = 0.005
 """The engine has no event for a new leader; a transfer takes about this long."""
 
 
+class NotYet(TransferFailed):
+    """It has not come about in time, and the engine goes on with it."""
+
+
 class Leaders:
     """What an operator may ask of one server: `server.leaders`."""
 
@@ -53,8 +57,8 @@ class Leaders:
                 await trio.sleep(POLL_S)
             await trio.lowlevel.checkpoint()
             return
-        raise TransferFailed(
-            f"server {to} did not take group {group} over within {within_ms} ms; it is led by"
+        raise NotYet(
+            f"server {to} did not take group {group} over within {within_ms} ms, and may yet; it is led by"
             f" {_shown(self._leader(group))}"
         )
 
@@ -73,7 +77,7 @@ class Leaders:
             await trio.lowlevel.checkpoint()
             return
         left = ", ".join(map(str, sorted(engine.state.led)))
-        raise TransferFailed(
+        raise NotYet(
             f"after {self._drain_within_ms} ms server {engine.state.me} still leads groups {left}: no other"
             " server looks well. It goes on trying until the drain ends"
         )

@@ -10,8 +10,11 @@ import pytest
 import trio
 
 from craft import client
+from craft.cli import main
 from craft.cli.demo.cluster import ServerProcess, running
+from craft.wire import encode_message
 from tests.cli.running import craft
+from tests.test_client import scripted
 
 LEDGER = "craft.cli.demo.machine:Ledger"
 
@@ -36,6 +39,28 @@ def test_a_wrong_command_line_says_what_is_allowed(which: str, tmp_path: Path) -
     done = craft("transfer", "127.0.0.1:1", *arguments, directory=tmp_path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("reply", [None, "after 10 ms server 1 still leads groups 0"])
+@pytest.mark.parametrize("wish", [("0", "--to", "2"), ("--from", "1"), ("--home",)])
+async def test_a_wish_that_may_go_on_has_not_failed(
+    wish: tuple[str, ...], reply: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server that was asked goes, or says that it takes long: exit code 3."""
+
+    async def script(stream: trio.SocketStream, request: bytes) -> None:
+        if b"servers" in request:
+            await stream.send_all(encode_message([1, "ok", []]))
+            request = await stream.receive_some()
+        if reply is not None and request:
+            await stream.send_all(encode_message([1, "unknown", reply]))
+            await stream.receive_some()
+        await stream.aclose()
+
+    async with scripted(script) as address:
+        code = await trio.to_thread.run_sync(main, ["transfer", address, *wish])
+    assert code == 3
+    assert capsys.readouterr().err.startswith("craft: unknown outcome: ")
 
 
 @pytest.fixture

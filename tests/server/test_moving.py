@@ -7,6 +7,8 @@ import trio
 import trio.testing
 
 import craft
+from craft.server.listener_requests import OPERATIONS, Request, answer
+from craft.wire import PREFIX_BYTES, decode_message
 from tests.server.cluster import Cluster, three_servers
 
 Clock = trio.testing.MockClock
@@ -55,4 +57,18 @@ async def test_who_cannot_hand_over_says_why(clock: Clock) -> None:
         await trio.sleep(0.3)
         with pytest.raises(craft.TransferFailed, match="still leads groups 0, 1, 2: no other server"):
             await cluster.servers[1].leaders.drain()
+    del clock
+
+
+async def test_a_client_is_told_that_a_wish_goes_on(clock: Clock) -> None:
+    """Rejected would be: it has no effect, ever. But the server goes on trying."""
+    async with three_servers(close_timeout_ms=2000) as cluster:
+        for other in (2, 3):
+            await cluster.servers[other].leaders.drain()
+        await trio.sleep(0.3)
+        request = Request(1, "drain", (None,))
+        framed = await answer(cluster.servers[1], request, OPERATIONS)
+        told = decode_message(memoryview(framed)[PREFIX_BYTES:])
+        assert told[:2] == (1, "unknown")
+        assert "still leads groups 0, 1, 2" in told[2]
     del clock
