@@ -24,7 +24,7 @@ from craft.server.core import M, Server
 from craft.server.doors import Doors
 from craft.server.joining import ask_for_roll, renewed
 from craft.server.listener import Listener
-from craft.server.roll import founding, load, save, settled
+from craft.server.roll import Roll, founding, load, save, settled
 from craft.server.starting import start
 from craft.storage import Identity, Storage, new_disk_id
 from craft.storage.memory import MemoryStorage
@@ -57,18 +57,14 @@ async def open_server(
     Raises TypeError, ConfigError (a port in use), WrongDirectory, DamagedStorage at start;
     StorageFailed, ApplyFailed, RestoreFailed, ForeignState, SessionTaken later.
     """
-    _check_types(config, state_machine)
-    roll = load(config)
-    if roll is None:
-        roll = await ask_for_roll(config) if config.join and not config.servers else founding(config)
-    elif config.join:
-        roll = await renewed(config, roll)
-    config = settled(config, roll)
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
-    if storage is None:
-        storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
     hangs = False
     try:
+        _check_types(config, state_machine)
+        roll = await _find_roll(config)
+        config = settled(config, roll)
+        if storage is None:
+            storage = await trio.to_thread.run_sync(_open_storage, config, limiter=own)
         started = await trio.to_thread.run_sync(start, storage, state_machine, limiter=own)
         save(config.data_dir, roll)
         doors = Doors(storage) if transport is None else None
@@ -102,7 +98,16 @@ async def open_server(
                 await server.tails.rest()
             hangs = server.disk_hangs
     finally:
-        await _close(storage, own, hangs=hangs)
+        if storage is not None:
+            await _close(storage, own, hangs=hangs)
+
+
+async def _find_roll(config: Config) -> Roll:
+    """That of the data directory, or of a server that is asked; or it is one of the first."""
+    roll = load(config)
+    if roll is None:
+        return await ask_for_roll(config) if config.join and not config.servers else founding(config)
+    return await renewed(config, roll) if config.join else roll
 
 
 async def _close(storage: Storage, own: trio.CapacityLimiter, *, hangs: bool) -> None:

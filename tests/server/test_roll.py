@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import trio
 
-from craft import Config, DamagedStorage, Server, StorageFailed, Unknown, WrongDirectory
+from craft import Config, DamagedStorage, Server, StorageFailed, Unknown, WrongDirectory, open_server
 from craft.membership import Add, Remove, encode_changes
 from craft.server.joining import renewed
 from craft.server.roll import ROLL_FILE, founding, load, save, settled, unpack_roll
+from craft.storage import Identity
+from craft.storage.memory import MemoryStorage
 from craft.wire import encode_message
+from tests.server.cluster import Ledger
 from tests.server.listening import one_server, raw_client
 
 FIRST = Config(cluster="c", server_id=1, servers={1: "127.0.0.1:7001", 2: "127.0.0.1:7002"})
@@ -42,6 +45,18 @@ def test_a_flipped_byte_is_named(tmp_path: Path) -> None:
     file.write_bytes(packed[:-1])
     with pytest.raises(DamagedStorage, match=str(file)):
         load(Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path))
+
+
+async def test_a_start_that_finds_no_roll_closes_the_storage_that_it_was_given(tmp_path: Path) -> None:
+    """open_server owns it from the call on, however it ends."""
+    (tmp_path / ROLL_FILE).write_bytes(b"no roll")
+    storage = MemoryStorage(Identity("c", 1, "d" * 32, 2))
+    config = Config(cluster="c", server_id=1, servers=FIRST.servers, data_dir=tmp_path)
+    with pytest.raises(DamagedStorage, match=ROLL_FILE):
+        async with open_server(config, Ledger(), storage=storage):
+            pytest.fail("it must not start")
+    with pytest.raises(StorageFailed, match="the storage is closed"):
+        storage.sync()
 
 
 def test_a_disk_that_refuses_it_is_this_servers_failure(tmp_path: Path) -> None:
