@@ -6,7 +6,7 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from craft.server.joining import ask_for_roll, renewed
 from craft.server.listener import Listener
 from craft.server.roll import Roll, founding, load, save, settled
 from craft.server.starting import start
+from craft.server.working import DiskThread, rested
 from craft.storage import Identity, Storage, new_disk_id
 from craft.storage.memory import MemoryStorage
 from craft.storage.rocks import RocksStorage
@@ -58,7 +59,7 @@ async def open_server(
     StorageFailed, ApplyFailed, RestoreFailed, ForeignState, SessionTaken later.
     """
     own = trio.CapacityLimiter(1)  # a program may keep all of Trio's shared threads busy
-    hangs = False
+    hung: Sequence[DiskThread] | None = None
     try:
         _check_types(config, state_machine)
         roll = await _find_roll(config)
@@ -94,12 +95,12 @@ async def open_server(
             _raise_what_matters(group)
             raise
         finally:
-            with trio.CancelScope(shield=True):
-                await server.tails.rest()
-            hangs = server.disk_hangs
+            threads = (*server.snapshots.threads, server.tails.thread)
+            if server.disk_hangs or not await rested(threads):
+                hung = threads
     finally:
         if storage is not None:
-            await _close(storage, own, hangs=hangs)
+            await _close(storage, own, hung)
 
 
 async def _find_roll(config: Config) -> Roll:
@@ -110,13 +111,19 @@ async def _find_roll(config: Config) -> Roll:
     return await renewed(config, roll) if config.join else roll
 
 
-async def _close(storage: Storage, own: trio.CapacityLimiter, *, hangs: bool) -> None:
-    if hangs:  # it is closed when the disk comes back, if ever; that must not keep the process
-        logs.event(log, logging.ERROR, "storage not closed: a sync of its disk hangs")
-        threading.Thread(target=storage.close, name="craft close", daemon=True).start()
+async def _close(storage: Storage, own: trio.CapacityLimiter, hung: Sequence[DiskThread] | None) -> None:
+    if hung is not None:  # it is closed when the disk comes back, if ever; that must not keep the process
+        logs.event(log, logging.ERROR, "storage not closed: its disk hangs")
+        threading.Thread(target=_close_later, args=(storage, hung), name="craft close", daemon=True).start()
         return
     with trio.CancelScope(shield=True):  # a database takes its time, which others on this loop need not
         await trio.to_thread.run_sync(storage.close, limiter=own)
+
+
+def _close_later(storage: Storage, hung: Sequence[DiskThread]) -> None:
+    for thread in hung:
+        thread.wait()
+    storage.close()
 
 
 def _check_types(config: Any, state_machine: Any) -> None:

@@ -26,7 +26,7 @@ from craft.engine.compacting import log_bytes
 from craft.errors import DamagedSnapshot, FatalError, NotReady, RestoreFailed, SnapshotFailed
 from craft.ready import Capture, Ready, Receive, ReceiveAppend, ReceiveBegin, SnapshotRead
 from craft.restoring import Forked, engines, fork, restore
-from craft.server.working import Stopped, Worker
+from craft.server.working import DiskThread, Stopped, Worker
 from craft.state_machine import Snapshots
 from craft.stats import Metrics
 from craft.storage import SnapshotStore
@@ -90,7 +90,9 @@ class SnapshotWork:
         self._engine, self._store, self._applier = engine, store, applier
         self._machine, self._in_thread, self._wake = machine, in_thread, wake
         self._jumped = jumped
-        self._writer, self._mover = Worker(wake), Worker(wake)
+        self.threads = DiskThread(), DiskThread()
+        """What is written and what is moved is held up by the disk."""
+        self._writer, self._mover = (Worker(wake, thread) for thread in self.threads)
         self._forking = False
         self._ended = False
         self._taking: Taking | None = None  # captured
@@ -155,6 +157,8 @@ class SnapshotWork:
     def end(self) -> None:
         """The server ends: what runs stops, and who waits is told."""
         self._ended = True
+        for thread in self.threads:
+            thread.end()
         for taking in filter(None, (self._taking, self._next)):
             taking.end(NotReady("the server ended before the snapshot was taken"))
         self._taking = self._next = None

@@ -12,10 +12,10 @@ Invariants
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import trio
 
@@ -26,6 +26,7 @@ from craft.limits import TailLimits
 from craft.logs import event
 from craft.ready import Merged
 from craft.remerging import Remerged, Remerger, Wanted
+from craft.server.working import DiskThread, Stopped
 from craft.stats import Metrics
 from craft.storage import Storage
 from craft.tailing import Recent, TailEntry, tail_entry
@@ -35,6 +36,8 @@ Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[t
 """Entered, it hands out batches of entries."""
 
 log = logging.getLogger("craft.server")
+
+T = TypeVar("T")
 
 PARKED_MAX = 8
 """Readers of the logs that remote subscribers left where they were, to go on with their next request."""
@@ -62,6 +65,7 @@ class Tails:
         self._more = trio.Event()
         self._waiting = False
         self._reading = trio.CapacityLimiter(1)
+        self.thread = DiskThread()
         self._pause_until = trio.current_time()  # as long as the last piece took
         self._parked: dict[Position, Cursor] = {}  # the one left longest ago first
         self._damaged: set[SnapshotId] = set()  # found so while they were read here
@@ -112,12 +116,8 @@ class Tails:
     def end(self) -> None:
         """The server ends: nothing comes any more, and everybody is told."""
         self.ended = True
+        self.thread.end()
         self.wake()
-
-    async def rest(self) -> None:
-        """After the end: wait for the piece that is being read, so that the disk may be closed."""
-        async with self._reading:
-            pass
 
     # -- following ---------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Tails:
                 return Remerger.from_the_beginning(len(self._engine.state.replicas))
             async with self._reading:
                 self.check()
-                remerger = await trio.to_thread.run_sync(self._resume, max(bases))
+                remerger = await self._in_thread(partial(self._resume, max(bases)))
             if remerger is not None:
                 return remerger
             # Not from that one. If it went while we read, the engine hears of it with a turn: look again.
@@ -264,7 +264,7 @@ class Tails:
         """Those that are kept, the oldest first."""
         async with self._reading:
             self.check()
-            return await trio.to_thread.run_sync(self._storage.snapshots.kept)
+            return await self._in_thread(self._storage.snapshots.kept)
 
     async def read_snapshot(self, snapshot_id: SnapshotId, offset: int) -> bytes | None:
         """Bytes of a snapshot's file; None where it is kept no more."""
@@ -273,10 +273,10 @@ class Tails:
         )
         async with self._reading:
             self.check()
-            return await trio.to_thread.run_sync(read)
+            return await self._in_thread(read)
 
     async def _read(self, group: GroupId, first: Index, last: Index) -> tuple[Entry, ...]:
-        return await trio.to_thread.run_sync(
+        return await self._in_thread(
             partial(
                 self._storage.entries,
                 group,
@@ -285,6 +285,13 @@ class Tails:
                 bytes_max=self.limits.reread_bytes,
             )
         )
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Read; whoever holds `_reading`. Raises NotReady where the server ends first."""
+        try:
+            return await self.thread.run(work)
+        except Stopped:
+            raise NotReady("the server has ended") from None
 
     async def _entries(self, wanted: Wanted, last: Index, position: Position) -> tuple[Entry, ...]:
         try:

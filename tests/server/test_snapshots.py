@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 import craft
 from craft.cli.demo.machine import Ledger as Demo
+from craft.server import working
 from craft.server.snapshots import lacking
 from craft.storage import Identity
 from craft.storage.memory import MemoryStorage
@@ -162,6 +163,29 @@ async def test_a_disk_that_refuses_a_snapshot_ends_the_server(monkeypatch: pytes
             with pytest.raises(craft.NotReady):
                 await server.take_snapshot()
             await trio.sleep_forever()
+
+
+async def test_a_snapshot_whose_writing_hangs_for_ever_does_not_keep_the_process(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds is closed when the disk is there again, if ever."""
+    monkeypatch.setattr(working, "STOP_WAIT_S", 0.1)
+    come_back, closed, storage = threading.Event(), threading.Event(), disk()
+    monkeypatch.setattr(storage.snapshots, "write", lambda *_: come_back.wait(60))
+    monkeypatch.setattr(storage, "close", closed.set)
+    async with trio.open_nursery() as nursery, opening(storage, Notes()) as server:
+        await server.propose(b"a")
+
+        async def take() -> None:
+            with pytest.raises(craft.NotReady):
+                await server.take_snapshot()
+
+        nursery.start_soon(take)
+        await trio.sleep(1)
+    assert not closed.is_set()
+    come_back.set()
+    assert closed.wait(60)
+    del clock
 
 
 async def test_a_state_machine_without_the_hooks_is_told_so() -> None:

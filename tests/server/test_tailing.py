@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 import craft
+from craft.server import working
 from craft.types import Append, Cut, Entry, Place, Start
 from tests.server.cluster import Cluster, FailingStorage, Ledger, three_servers
 
@@ -289,6 +290,28 @@ async def test_what_a_read_from_outside_finds_damaged_is_said(clock: Clock) -> N
         disk._written.logs[0].replace(entry._replace(record=entry.record[:-1]), index=1)
         with pytest.raises(craft.errors.CraftError):
             await server.tails.read_log(0, 1)
+
+
+async def test_a_read_that_hangs_for_ever_does_not_keep_the_process(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader is told at once; the disk is closed when it is there again, if ever."""
+    monkeypatch.setattr(working, "STOP_WAIT_S", 0.1)
+    come_back, closed = threading.Event(), threading.Event()
+
+    async def read(server: craft.Server[Ledger]) -> None:
+        with pytest.raises(craft.NotReady, match="the server has ended"):
+            await server.tails.read_log(0, 1)
+
+    async with trio.open_nursery() as nursery, one_changing(close_timeout_ms=100) as (_, server, disk):
+        monkeypatch.setattr(disk, "close", closed.set)
+        monkeypatch.setattr(disk, "entries", lambda *_, **__: come_back.wait(60))
+        nursery.start_soon(read, server)
+        await trio.testing.wait_all_tasks_blocked()
+    assert not closed.is_set()
+    come_back.set()
+    assert closed.wait(60)
+    del clock
 
 
 async def test_subscribers_are_bounded(clock: Clock) -> None:
