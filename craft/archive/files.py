@@ -3,21 +3,26 @@
 - `backup` the manifest: what is in it, and up to where it is whole. Replaced as a whole, last of all.
 - `base.snapshot` a server's snapshot, as it was; none where the backup begins at the beginning.
 - `log-GGGGG-IIII…` committed entries of group G from index I on: frames of a length and a record.
+- `lock` is held by who writes.
 
 Invariants
 - What the manifest names was synced before the manifest was; what is behind it counts for nothing.
+- One process writes: what two append to one file is nobody's log.
 - Every record carries its own checksum, group and index, and the manifest the digest of the merged log: what
   was changed, cut, swapped or mixed with another backup is noticed.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +30,7 @@ from craft.errors import ConfigError, DamagedBackup
 from craft.types import Entry, GroupId, Index, Position, Timestamp
 
 FORMAT_VERSION = 1
-MANIFEST, BASE = "backup", "base.snapshot"
+MANIFEST, BASE, LOCK = "backup", "base.snapshot", "lock"
 MAGIC = b"craft\x00b1"
 """The first bytes of a log's file; the last digit is the version of its format."""
 
@@ -37,6 +42,29 @@ RECORD_BYTES_MAX = 1 << 30
 """A longer claim is damage."""
 
 _NAME = re.compile(r"log-(\d{5})-(\d{20})")
+
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Of a file system that has none: there the operator must see to it."""
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Write a directory's backup, and nobody else. Raises ConfigError where somebody does."""
+    fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{directory} holds a backup that is taken by another process; allowed: a directory for each"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(fd)
 
 
 class Manifest(NamedTuple):

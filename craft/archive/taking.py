@@ -17,7 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from craft.archive.files import BASE, MANIFEST, LogWriter, Manifest, read_manifest, sync_names, write_manifest
+from craft.archive.files import (
+    BASE,
+    LOCK,
+    MANIFEST,
+    LogWriter,
+    Manifest,
+    read_manifest,
+    sync_names,
+    write_manifest,
+)
 from craft.archive.reading import Backup, snapshot_parts
 from craft.client import Client
 from craft.errors import Compacted, ConfigError, DamagedBackup, RemoteError
@@ -103,7 +112,7 @@ class Archivist:
 
 
 async def begin(directory: Path, client: Client) -> Archivist:
-    """Begin a backup in an empty directory, or go on with the one that is there."""
+    """Begin a backup in an empty directory, or go on with the one that is there; `alone` in it."""
     if not _has_one(directory):
         await _begin_anew(directory, client)
     backup = Backup(directory)
@@ -124,7 +133,7 @@ def _has_one(directory: Path) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
     if read_manifest(directory) is not None:
         return True
-    ours = re.compile(rf"log-.*|{re.escape(BASE)}|{MANIFEST}\.new")
+    ours = re.compile(rf"log-.*|{re.escape(BASE)}|{MANIFEST}\.new|{LOCK}")
     foreign = [path.name for path in directory.iterdir() if not ours.fullmatch(path.name)]
     if foreign:
         raise ConfigError(

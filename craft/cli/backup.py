@@ -9,15 +9,16 @@ from pathlib import Path
 import trio
 
 from craft import client
+from craft.archive.files import alone
 from craft.archive.reading import Backup
 from craft.archive.restoring import restore
-from craft.archive.taking import begin
+from craft.archive.taking import Archivist, begin
 from craft.cli.common import EXIT_OK, Commands, add_command, add_tls, tls_of
 from craft.cli.log.rows import moment, time_option
 from craft.cli.serve import load_state_machine, two_names
 from craft.cli.values import whole
 from craft.config import Config
-from craft.errors import Unreachable
+from craft.errors import Rejected
 
 BACKUP = """\
 From any server that runs, while it works. What is there already is checked to
@@ -93,7 +94,7 @@ async def _take(options: argparse.Namespace) -> None:
     while True:
         try:
             await _rounds(options)
-        except Unreachable as error:
+        except Rejected as error:  # nobody is there, or who is there stops
             if not options.follow:
                 raise
             print(f"craft: note: {error}; tried again", file=sys.stderr)
@@ -104,17 +105,22 @@ async def _take(options: argparse.Namespace) -> None:
 
 async def _rounds(options: argparse.Namespace) -> None:
     async with client.connect(options.connect, ssl_context=tls_of(options)) as connection:
-        archivist = await begin(options.directory, connection)
-        while True:
-            count = await archivist.round()
-            manifest = archivist.manifest
-            if count or not options.follow:
-                stamped = f", stamped {moment(manifest.timestamp)}" if manifest.position else ""
-                print(f"{options.directory}: {count} more, up to position {manifest.position}{stamped}")
-                sys.stdout.flush()
-            if not options.follow:
-                return
-            await trio.sleep(options.interval)
+        options.directory.mkdir(parents=True, exist_ok=True)
+        with alone(options.directory):
+            await _follow(options, await begin(options.directory, connection))
+
+
+async def _follow(options: argparse.Namespace, archivist: Archivist) -> None:
+    while True:
+        count = await archivist.round()
+        manifest = archivist.manifest
+        if count or not options.follow:
+            stamped = f", stamped {moment(manifest.timestamp)}" if manifest.position else ""
+            print(f"{options.directory}: {count} more, up to position {manifest.position}{stamped}")
+            sys.stdout.flush()
+        if not options.follow:
+            return
+        await trio.sleep(options.interval)
 
 
 def _restore(options: argparse.Namespace) -> int:

@@ -27,7 +27,9 @@ from craft.errors import DamagedBackup, DamagedSnapshot
 from craft.storage import origin_of
 from craft.storage.rocks import RocksStorage
 from craft.types import Head, Instant, SnapshotInfo, SnapshotKind, SnapshotPart, StoredSnapshots
+from craft.wire import encode_message
 from tests.remote.servers import serving
+from tests.test_client import scripted
 
 
 class Book:
@@ -428,3 +430,42 @@ async def test_the_commands_take_and_restore(tmp_path: Path, capsys: pytest.Capt
     assert len(contents(tmp_path / "new")[1].splitlines()) == 2
     assert main(arguments) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+async def test_two_backups_into_one_directory_do_not_mix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is taken every hour may last longer: the second is refused, and the first goes on."""
+    directory = tmp_path / "bank"
+    async with serving(1, machine=Book) as s:
+        await s.servers[1].propose(b"x")
+
+        async def backup() -> int:
+            return await trio.to_thread.run_sync(
+                main, ["backup", str(directory), "--connect", s.addresses[1]]
+            )
+
+        directory.mkdir()
+        with files.alone(directory):
+            assert await backup() == 1
+        assert "is taken by another process; allowed: a directory for each" in capsys.readouterr().err
+        assert await backup() == 0
+        assert await backup() == 0
+
+
+async def test_a_backup_that_follows_outlives_the_stop_of_its_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that stops rejects what it is asked, as one that is not there does not answer."""
+    told = [("rejected", "NotReady: the server has ended"), ("failed", "no more of that")]
+
+    async def script(stream: trio.SocketStream, _: bytes) -> None:
+        await stream.send_all(encode_message([1, *told.pop(0)]))
+        await stream.receive_some()
+
+    async with scripted(script) as address:
+        arguments = ["backup", str(tmp_path / "bank"), "--connect", address, "--follow"]
+        assert await trio.to_thread.run_sync(main, arguments) == 1
+    said = capsys.readouterr().err
+    assert "NotReady: the server has ended; tried again" in said
+    assert "no more of that" in said
