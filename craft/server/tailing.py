@@ -11,7 +11,9 @@ Invariants
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -21,7 +23,15 @@ import trio
 
 from craft.engine import Engine
 from craft.engine.resuming import resume
-from craft.errors import Compacted, CraftError, DamagedSnapshot, NotReady, Overloaded, TooSlow
+from craft.errors import (
+    Compacted,
+    CraftError,
+    DamagedSnapshot,
+    NotReady,
+    Overloaded,
+    StorageFailed,
+    TooSlow,
+)
 from craft.limits import TailLimits
 from craft.logs import event
 from craft.ready import Merged
@@ -38,6 +48,9 @@ Subscription: TypeAlias = "AbstractAsyncContextManager[trio.abc.ReceiveChannel[t
 log = logging.getLogger("craft.server")
 
 T = TypeVar("T")
+
+NO_FILE_LEFT = os.strerror(errno.EMFILE), os.strerror(errno.ENFILE)
+"""The process or the system is at its end, not the disk. RocksDB says it in words, and in no other way."""
 
 PARKED_MAX = 8
 """Readers of the logs that remote subscribers left where they were, to go on with their next request."""
@@ -287,11 +300,15 @@ class Tails:
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Read; whoever holds `_reading`. Raises NotReady where the server ends first."""
+        """Read; whoever holds `_reading`. Raises NotReady where the server ends first, Overloaded."""
         try:
             return await self.thread.run(work)
         except Stopped:
             raise NotReady("the server has ended") from None
+        except StorageFailed as error:
+            if not any(words in str(error) for words in NO_FILE_LEFT):
+                raise
+            raise Overloaded(f"nothing can be read now: {error}") from error
 
     async def _entries(self, wanted: Wanted, last: Index, position: Position) -> tuple[Entry, ...]:
         try:

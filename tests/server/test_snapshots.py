@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -321,6 +323,24 @@ async def test_a_snapshot_that_goes_while_a_subscriber_reads_it_is_no_failure() 
         nursery.start_soon(next_turn)
         batch = await server.tails.poll(older.head.position, 10_000)
         assert batch[0].position == older.head.position + 1
+
+
+async def test_who_reads_while_too_many_files_are_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong with the disk, and whoever asks from outside must not end the server."""
+    storage = disk()
+
+    def refuse(*_: Any) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with opening(storage, Notes()) as server:
+        await server.propose(b"a")
+        await server.take_snapshot()
+        (info,) = await server.tails.snapshots()
+        with monkeypatch.context() as patched:
+            patched.setattr(storage._files, "read", refuse)
+            with pytest.raises(craft.Overloaded, match="Too many open files"):
+                await server.tails.read_snapshot(info.id, 0)
+        assert await server.tails.read_snapshot(info.id, 0)
 
 
 async def test_a_snapshot_is_no_fault_of_a_remote_subscriber(clock: MockClock) -> None:
