@@ -110,7 +110,7 @@ def _explain(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, BrokenPipeError):
         _close_stdout()
         return SIGNALLED + signal.SIGPIPE
-    if not isinstance(error, CraftError):
+    if not isinstance(error, CraftError | OSError):  # a full disk, or no right to read, is no bug
         _raise(error)
     if debug:
         logging.getLogger("craft.cli").debug("the error in full", exc_info=error)

@@ -62,3 +62,15 @@ def test_what_is_no_data_directory_is_one_line(
     """On stderr, with exit code 1."""
     assert main(["verify", str(tmp_path)]) == 1
     assert "is no server's data directory" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    """A full disk, or files of another user, are no bug of craft's: that is what a traceback would say."""
+    directory = stopped(tmp_path / "d")
+    (directory / "lock").unlink()
+    (directory / "lock").mkdir()
+    assert main(["verify", str(directory)]) == 1
+    lock = directory / "lock"
+    assert capsys.readouterr().err == f"craft: error: [Errno 21] Is a directory: '{lock}'\n"
