@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from craft.cli.common import EXIT_FAILED, EXIT_OK, Commands, add_command, json_of
-from craft.storage.rocks.verifying import Report, verify
+from craft.server.roll import ROLL_FILE, unpack_roll
+from craft.storage.rocks.verifying import ERROR, Finding, Report, verify
 
 DESCRIPTION = """\
 Reads everything that the directory holds and changes nothing: whose it is, the
-side files, every record's checksum, the continuity of every log, terms,
-timestamps and configurations, every snapshot to its end, and whether the
+roll, the side files, every record's checksum, the continuity of every log,
+terms, timestamps and configurations, every snapshot to its end, and whether the
 snapshots' cuts stand in the logs as they say. The server must be stopped.
 
 An error is what a start would refuse, or what was lost; a warning costs
@@ -44,9 +45,24 @@ def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    report = verify(options.directory)
+    report = with_roll(verify(options.directory), options.directory)
     print(json_of(as_json(report)) if options.json else as_text(report))
     return EXIT_OK if report.sound else EXIT_FAILED
+
+
+def with_roll(report: Report, directory: Path) -> Report:
+    """What a start finds wrong with the roll, beside the rest."""
+    try:
+        roll = unpack_roll((directory / ROLL_FILE).read_bytes())
+    except FileNotFoundError:
+        return report
+    except ValueError as error:
+        message = str(error)
+    else:
+        if report.identity is None or roll.groups == report.identity.groups:
+            return report
+        message = f"it is of {roll.groups} groups, and the directory of {report.identity.groups}"
+    return report._replace(findings=(*report.findings, Finding(ERROR, ROLL_FILE, message)))
 
 
 def as_json(report: Report) -> dict[str, object]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+from dataclasses import replace
 
 import pytest
 
+from craft import Config
 from craft.cli import main
+from craft.server.roll import ROLL_FILE, founding, save
+from tests.storage.disks import CLUSTER
 from tests.storage.test_rocks import overwrite
 from tests.storage.test_verifying import stopped
 
@@ -35,6 +39,22 @@ def test_an_error_ends_with_1(capsys: pytest.CaptureFixture[str], tmp_path: path
     out = capsys.readouterr().out
     assert "error: identity: " in out
     assert out.endswith("NOT sound\n")
+
+
+def test_a_roll_that_a_start_refuses_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    """It stands beside what the storage keeps; a restored directory has none yet."""
+    directory = stopped(tmp_path / "d")
+    members = {1: "127.0.0.1:7001", 7: "127.0.0.1:7007"}
+    config = Config(cluster=CLUSTER, server_id=7, servers=members, groups=3, data_dir=directory)
+    for groups, verdict in ((3, "sound"), (4, "of 4 groups, and the directory of 3")):
+        save(directory, founding(replace(config, groups=groups)))
+        assert (main(["verify", str(directory)]) == 0) == (groups == 3)
+        assert verdict in capsys.readouterr().out
+    overwrite(directory / ROLL_FILE, 8, b"\xff")
+    assert main(["verify", str(directory)]) == 1
+    assert "error: ROLL: its checksum does not hold" in capsys.readouterr().out
 
 
 def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
