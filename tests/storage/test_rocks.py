@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -201,6 +203,21 @@ def test_two_processes_do_not_share_a_directory(tmp_path: pathlib.Path) -> None:
     assert "WrongDirectory" in refused.stderr and "in use" in refused.stderr
     storage.close()
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_a_directory_that_could_not_be_taken_is_not_kept_locked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk has no room for our process's id; the next try, in the same process, finds nobody there."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(StorageFailed, match="No space left on device"):
+            open_rocks(tmp_path)
+    assert restart(tmp_path).counter == 0
 
 
 def test_a_log_database_of_another_directory_is_refused(tmp_path: pathlib.Path) -> None:
