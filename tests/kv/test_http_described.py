@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from examples.kv import serving
 from examples.kv.http import openapi
-from examples.kv.http.app import application
+from examples.kv.http.app import application, routes
 from examples.kv.http.limits import HttpLimits
 from examples.kv.http.problems import KINDS
 from examples.kv.settings import Address, Settings
@@ -48,8 +48,7 @@ def operations() -> dict[str, dict[str, Any]]:
 async def test_every_path_and_method_is_described(clock: trio.testing.MockClock) -> None:
     """And those that are not described are not there."""
     async with houses(1) as [house], client_of(house) as client:
-        routes: Any = application(house)
-        paths = {route.path for route in routes.routes if isinstance(route, Route)}
+        paths = {route.path for route in routes(house).routes if isinstance(route, Route)}
         assert paths == {*DESCRIPTION["paths"]}
         for path, item in DESCRIPTION["paths"].items():
             allowed = (await client.request("PATCH", path)).headers["allow"].split(", ")

@@ -24,8 +24,13 @@ ABSOLUTE = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 
 def application(house: House) -> ASGIApp:
     """The ASGI application of a server."""
+    return Origin(routes(house))
+
+
+def routes(house: House) -> Router:
+    """Which path is answered by what."""
     one_key = Resource(house, {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete})
-    routes = Router(
+    return Router(
         [
             KeyRoute("/keys/{key}", one_key),
             Route("/keys", Resource(house, {"GET": keys.scan})),
@@ -40,7 +45,6 @@ def application(house: House) -> ASGIApp:
         redirect_slashes=False,
         default=Elsewhere(house),
     )
-    return Origin(routes)
 
 
 class Origin:
