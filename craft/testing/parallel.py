@@ -23,6 +23,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self
@@ -355,7 +356,12 @@ def _hash_seed(value: str | None) -> Iterator[None]:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """What is started meanwhile never hears of Ctrl-C: this process ends it."""
+    """What is started meanwhile never hears of Ctrl-C: this process ends it.
+
+    Nor is it left half started, without what it is to do. (Python's resource tracker, which the first process
+    brings along, lets signals through again once it runs: so it is started before.)
+    """
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -115,3 +117,22 @@ def test_a_sum_counts_everything(same: bool) -> None:
     assert total.speed > 0
     assert total.compare(outcome, outcome if same else examine(HOPELESS, seed=1)) is same
     assert total.sound is same
+
+
+STARTING = """
+import signal
+from craft.testing.parallel import _no_interrupts
+from multiprocessing import resource_tracker
+with _no_interrupts():
+    resource_tracker.getfd()  # as the start of a process does
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_no_process_is_left_half_started_by_ctrl_c() -> None:
+    """The first start brings Python's resource tracker along, which lets Ctrl-C through again.
+
+    The process that was started just then had nothing to read, and showed a traceback.
+    """
+    done = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
