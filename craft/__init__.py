@@ -19,8 +19,6 @@ decide only how long one waits.
 These are the public names; everything else may change between versions.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from craft import blocking
 from craft.clock import Clock, RunningClock
 from craft.clock.chrony import ChronyClock
@@ -64,11 +62,9 @@ from craft.server import Committed, Server, Stale, open_server
 from craft.state_machine import Batch, Durable, LastApplied, Queryable, Snapshots, StateMachine
 from craft.tailing import TailEntry
 from craft.transport.memory import MemoryNetwork
+from craft.version import VERSION
 
-try:
-    __version__ = version("craft-consensus")
-except PackageNotFoundError:  # running from a source tree that is not installed
-    __version__ = "0+unknown"
+__version__ = VERSION
 
 __all__ = [
     "Add",

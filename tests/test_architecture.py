@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = """
+0  version
 0  errors limits marks < types < messages quorum state_machine < ready
 
 1  raft.log raft.progress < raft.state < raft.membership raft.suspicion < raft.election \

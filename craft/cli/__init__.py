@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import craft
 from craft.cli import (
     ask,
     backup,
@@ -34,6 +33,7 @@ from craft.cli import (
 )
 from craft.cli.common import EXIT_CODES, EXIT_FAILED, EXIT_UNKNOWN, Formatter, alone
 from craft.errors import CraftError, Unknown
+from craft.version import VERSION
 
 __all__ = ["main"]
 
@@ -77,7 +77,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="craft", description=DESCRIPTION, epilog=EXIT_CODES, formatter_class=Formatter
     )
-    top.add_argument("--version", action="version", version=f"craft {craft.__version__}")
+    top.add_argument("--version", action="version", version=f"craft {VERSION}")
     top.set_defaults(log_level_default="warning")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
