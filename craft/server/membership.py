@@ -150,14 +150,18 @@ class ServerMembers:
 
         Here and not where changes are merged: only a server's roll knows where the founders are reached.
         """
-        stay = [one for one in self.list() if all(change.server != one.server_id for change in changes)]
+        changed = {change.server for change in changes}
+        stay = [one for one in self.list() if one.address and one.server_id not in changed]
+        taken = {one.address: one.server_id for one in stay}
         for change in changes:
-            for one in stay:
-                if not isinstance(change, Remove) and one.address and change.address == one.address:
-                    raise Refused(
-                        f"address {one.address} of server {change.server} is that of server {one.server_id};"
-                        " allowed: the address at which that server itself listens for servers"
-                    )
+            if isinstance(change, Remove):
+                continue
+            other = taken.setdefault(change.address, change.server)
+            if other != change.server:
+                raise Refused(
+                    f"address {change.address} of server {change.server} is that of server {other}; allowed:"
+                    " the address at which that server itself listens for servers"
+                )
 
     async def wait(self, version: int) -> None:
         """Wait until every group has followed a version of the wanted set, or a later one."""
