@@ -130,6 +130,23 @@ async def test_a_tag_is_told_only_where_the_value_is_still_there(clock: Clock) -
         assert told[found.content] == found.headers["etag"]
 
 
+async def test_a_write_that_took_effect_is_never_told_as_rejected(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of reads behind it: a server may have too many of them, or end."""
+
+    async def refuse(*_: object) -> None:
+        raise craft.Overloaded("too many reads wait")
+
+    async with one_client() as client:
+        monkeypatch.setattr(craft.Server, "read", refuse)
+        monkeypatch.setattr(craft.Server, "read_stale", refuse)
+        done = await client.put("/keys/k", content=b"v")
+        assert done.status_code == 201, done.text
+        assert done.headers["etag"] == f'"{done.headers["craft-position"]}"'
+        problem(await client.get("/keys/k"), "overloaded")
+
+
 async def test_a_key_may_expire(clock: Clock) -> None:
     """When, is told with it; a write without a time to live keeps it for ever."""
     async with one_client() as client:

@@ -25,7 +25,6 @@ from examples.kv.http.resource import Asked
 from examples.kv.keyspace import View
 from examples.kv.machine import KeyValue
 from examples.kv.replies import NO_ARRAY, Reply, is_error
-from examples.kv.store import Mode
 from examples.kv.values import Hash, Value
 
 PAGE_KEYS = 100
@@ -35,8 +34,6 @@ TTL_MS_MAX = 10**15
 
 KEPT = {"cache-control": "no-cache"}
 """A browser may keep it, and asks each time whether it is still true."""
-
-STALE = asking.Freshness(Mode.STALE, 0)
 
 
 class Held(NamedTuple):
@@ -99,7 +96,7 @@ async def put(asked: Asked) -> Response:
     if done is None:
         raise failed(house, key)
     headers = {}
-    now = await look(house, key, STALE)
+    now = applied(house, key)
     if now is not None and now.value == value:
         headers["etag"] = etag(now.version)
     if there:
@@ -143,11 +140,16 @@ async def write(house: House, commands: list[Args], key: bytes, wanted: Conditio
 
 def failed(house: House, key: bytes) -> Problem:
     """The key was not as it should have been; how it is now may help who wants to try again."""
-    machine: KeyValue = house.store.machine
-    now = held(machine.view(machine.now), key)
+    now = applied(house, key)
     if now is None:
         return Problem("condition-failed", "the key is not there")
     return Problem("condition-failed", f"its version is {now.version}", version=now.version)
+
+
+def applied(house: House, key: bytes) -> Held | None:
+    """What a key holds here. Cannot fail, as a read may: behind a write that would deny the write."""
+    machine: KeyValue = house.store.machine
+    return held(machine.view(machine.now), key)
 
 
 def path_of(key: bytes) -> str:
