@@ -86,8 +86,15 @@ def bracket(pattern: bytes, at: int) -> tuple[bytes, int]:
             at += 1
     if negated:
         allowed = set(range(256)) - allowed
-    members = b"".join(b"\\x%02x" % byte for byte in sorted(allowed))
+    members = b"".join(b"\\x%02x-\\x%02x" % run for run in runs(allowed))
     return (b"[%b]" % members if members else NEVER), at + 1
+
+
+def runs(allowed: set[int]) -> list[tuple[int, int]]:
+    """The first and last bytes of all runs: one by one, `[^a]` would be a kilobyte of expression."""
+    firsts = sorted(byte for byte in allowed if byte - 1 not in allowed)
+    lasts = sorted(byte for byte in allowed if byte + 1 not in allowed)
+    return list(zip(firsts, lasts, strict=True))
 
 
 def signed(byte: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from examples.kv.globs import PATTERN_BYTES_MAX, matcher
+from examples.kv.globs import PATTERN_BYTES_MAX, bracket, matcher
 from examples.kv.replies import is_error
 from tests.kv.store import Store
 
@@ -96,6 +96,15 @@ def test_a_pattern_as_large_as_an_entry_is_refused_at_once() -> None:
     assert store.read("KEYS", key + b"*") == [key]
     for command in (["KEYS"], ["SCAN", "0", "MATCH"]):
         assert is_error(store.read(*command, b"[a-z]" * 200_000))
+
+
+def test_a_class_of_bytes_is_as_small_as_its_pattern() -> None:
+    """The server would be held up for seconds by thousands of `[^a]`, and keep megabytes for each pattern."""
+    expression, _ = bracket(b"^a]", 0)
+    assert len(expression) < 30
+    matches = matcher(b"[^a]" * (PATTERN_BYTES_MAX // 4))
+    assert matches(b"b\0\xff`" * (PATTERN_BYTES_MAX // 16))
+    assert not matches(b"bab`" * (PATTERN_BYTES_MAX // 16))
 
 
 def test_a_hostile_pattern_is_answered_at_once() -> None:
