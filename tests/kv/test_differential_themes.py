@@ -115,6 +115,14 @@ def test_a_hash_grows_out_of_the_listpack_where_it_does_there(redis: Connection)
     )
 
 
+def test_odd_names_options_and_cursors_mean_what_they_mean_there(redis: Connection) -> None:
+    """The name of a container's command is two arguments; strings of C end at a zero byte."""
+    commands = [[b"SET", b"k", b"v"], [b"OBJECT|ENCODING", b"x", b"k"], [b"object|encoding", b"k"]]
+    commands += [[b"EXPIRE", b"k", b"1", word] for word in (b"no\0ne", b"none\r\n", b"no\r\nne")]
+    cursors = [b"0\0x", b"\0", b"0" * 30, b"-" + b"0" * 9, b"1" * 20, b"1" * 21, b"0" * 9 + b"1" * 20, b"+-1"]
+    compare(redis, Store(), commands + [[b"HSCAN", b"absent", text] for text in cursors])
+
+
 def test_a_transaction_answers_as_exec_does(redis: Connection) -> None:
     """Random commands in one EXEC: an error among them stops none of the others."""
     store, draw = Store(time.time_ns() // 1_000_000), Generator(4)

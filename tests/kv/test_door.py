@@ -55,6 +55,15 @@ async def test_a_pipeline_of_writes_is_one_entry_of_the_log() -> None:
         ]
 
 
+async def test_a_command_of_a_container_has_no_name_of_its_own() -> None:
+    """`CONFIG GET`, not `CONFIG|GET`: that is how it is written about, as in Redis."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        for name in ("CONFIG|GET", "OBJECT|ENCODING"):
+            text = f"-ERR unknown command '{name}', with args beginning with: 'x' 'port' \r\n"
+            assert await wire.ask(name, "x", "port") == text.encode()
+
+
 async def test_replies_keep_their_order_whatever_travels_with_what() -> None:
     """Of one connection, with commands of all kinds between each other."""
     async with shops() as [shop]:

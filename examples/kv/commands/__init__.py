@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from examples.kv.commands import counting, expiry, hashes, keys, lcs, publishing, scanning, strings
-from examples.kv.commands.arguments import Args, wrong_arity
+from examples.kv.commands.arguments import Args, c_string, wrong_arity
 from examples.kv.commands.table import Command, Read, Write
 from examples.kv.keyspace import Editor, View
 from examples.kv.replies import NO_ARRAY, Refused, Reply, size
@@ -34,7 +34,9 @@ QUOTED_BYTES_MAX = 128
 
 def find(args: Args) -> Command:
     """The command that arguments name; refused (as a queue of MULTI does) if unknown or of a wrong arity."""
-    command = TABLE.get(args[0].upper()) or contained(args)
+    command = TABLE.get(args[0].upper())
+    if command is None or b"|" in command.name:  # one of a container is named by two arguments
+        command = contained(args)
     if len(args) != command.arity and (command.arity > 0 or len(args) < -command.arity):
         raise wrong_arity(command.name)
     return command
@@ -63,11 +65,6 @@ def unknown(args: Args) -> Refused:
         quoted += b"'%b' " % c_string(arg)[: QUOTED_BYTES_MAX - len(quoted)]
     name = c_string(args[0])[:QUOTED_BYTES_MAX]
     return Refused(b"ERR unknown command '%b', with args beginning with: %b" % (name, quoted))
-
-
-def c_string(text: bytes) -> bytes:
-    """What C sees of it."""
-    return text.partition(b"\0")[0]
 
 
 def keys_of(args: Args) -> list[bytes]:

@@ -71,14 +71,20 @@ def check_length(length: int) -> None:
         raise Refused(TOO_LONG)
 
 
+def c_string(text: bytes) -> bytes:
+    """What C sees of it."""
+    return text.partition(b"\0")[0]
+
+
 def cursor(text: bytes) -> int:
     """As C's `strtoul` reads it: a sign is allowed, an empty text is 0."""
+    text = c_string(text)
     digits = text.lstrip(b"+-")
     if not text:
         return 0
-    if text[:1] in SPACE or len(text) - len(digits) > 1 or not digits.isdigit() or len(digits) > 20:
+    if text[:1] in SPACE or len(text) - len(digits) > 1 or not digits.isdigit():
         raise Refused(INVALID_CURSOR)
-    number = int(digits)
-    if number >= 2**64:
+    significant = digits.lstrip(b"0") or b"0"
+    if len(significant) > 20 or (number := int(significant)) >= 2**64:
         raise Refused(INVALID_CURSOR)
     return -number % 2**64 if text[:1] == b"-" else number

@@ -11,7 +11,7 @@ Reference: Redis 7.0, expire.c; t_string.c, getExpireMillisecondsOrReply().
 
 from __future__ import annotations
 
-from examples.kv.commands.arguments import Args, integer, invalid_expiry
+from examples.kv.commands.arguments import Args, c_string, integer, invalid_expiry
 from examples.kv.commands.table import Command, Read, Write
 from examples.kv.keyspace import Editor, View
 from examples.kv.replies import Refused, Reply
@@ -40,7 +40,7 @@ def conditions(args: Args) -> set[bytes]:
     found = set()
     for text in args[3:]:
         if text.upper() not in (b"NX", b"XX", b"GT", b"LT"):
-            raise Refused(b"ERR Unsupported option %b" % text)
+            raise Refused(b"ERR Unsupported option %b" % c_string(text).rstrip(b"\r\n"))
         found.add(text.upper())
     if b"NX" in found and len(found) > 1:
         raise Refused(INCOMPATIBLE_NX)

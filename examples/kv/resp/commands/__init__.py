@@ -40,7 +40,7 @@ assert not LOCAL_CONTAINERS & CONTAINERS
 def find(args: Args) -> Command | Local:
     """The command that arguments name, of either kind; Refused if it is unknown or has a wrong arity."""
     name = args[0].upper()
-    command = LOCAL.get(name)
+    command = None if b"|" in name else LOCAL.get(name)  # one of a container is named by two arguments
     if name in LOCAL_CONTAINERS and (len(args) > 1 or command is None):
         if len(args) == 1:
             raise wrong_arity(name)
