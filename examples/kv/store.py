@@ -73,17 +73,13 @@ class Store:
 
     # -- writes ------------------------------------------------------------------------------------
 
-    async def write(self, commands: Sequence[Args]) -> list[Reply]:
-        """Run commands in their order, all of them in one entry of the log if they fit; a reply each."""
-        self.writes += len(commands)
-        if len(commands) == 1:
-            return [await self._one(pack_command(commands[0]))]
+    async def write(self, *pipelines: Sequence[Args]) -> list[Reply]:
+        """Run commands in their order, each pipeline in one entry of the log if it fits; a reply each."""
+        packed = [[pack_command(args) for args in commands] for commands in pipelines]
+        self.writes += sum(map(len, packed))
         replies: list[Reply] = []
-        for call in self._calls([pack_command(args) for args in commands]):
-            try:
-                replies += await self.server.propose_many(call) or ()
-            except craft.CraftError as error:
-                replies += [fates.told(error)] * len(call)
+        for call in self._calls(packed):
+            replies += [await self._one(call[0])] if len(call) == 1 else await self._many(call)
         return replies
 
     async def transact(self, commands: Sequence[Args], watched: Sequence[tuple[bytes, int]] = ()) -> Reply:
@@ -106,19 +102,33 @@ class Store:
             return fates.told(error)
         return reply
 
-    def _calls(self, commands: list[bytes]) -> Iterator[list[bytes]]:
-        """The commands in as few calls as carry them."""
+    async def _many(self, call: list[bytes]) -> Sequence[Reply]:
+        try:
+            return await self.server.propose_many(call) or ()
+        except craft.CraftError as error:
+            return [fates.told(error)] * len(call)
+
+    def _calls(self, pipelines: list[list[bytes]]) -> Iterator[list[bytes]]:
+        """The commands in few calls: none ends within a pipeline that fits into one."""
         call: list[bytes] = []
         size = 0
-        for command in commands:
-            cost = len(command) + COMMAND_OVERHEAD_BYTES
+        for part in self._parts(pipelines):
+            cost = packed_size(part)
             if call and size + cost > self._room:
                 yield call
                 call, size = [], 0
-            call.append(command)
+            call += part
             size += cost
         if call:
             yield call
+
+    def _parts(self, pipelines: list[list[bytes]]) -> Iterator[list[bytes]]:
+        """Pipelines; of what does not fit into a call, its commands."""
+        for commands in pipelines:
+            if packed_size(commands) <= self._room:
+                yield commands
+            else:
+                yield from ([command] for command in commands)
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -207,6 +217,11 @@ def bounded(replies: Iterable[Reply], most: int) -> Iterator[Reply]:
         if left + size(reply) == most:
             yield error(f"{TOO_LARGE}: the reply has more than {most} bytes")
         return
+
+
+def packed_size(commands: Sequence[bytes]) -> int:
+    """What packed commands take of a call."""
+    return sum(map(len, commands)) + COMMAND_OVERHEAD_BYTES * len(commands)
 
 
 def wall_ms() -> int:

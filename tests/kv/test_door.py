@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import ssl
 import threading
@@ -387,6 +388,21 @@ async def test_a_transaction_whose_answer_is_too_large_took_effect() -> None:
         assert await other.ask("GET", "n") == b"$1\r\n1\r\n"
         found = await ask_all(other, "MULTI", *["ECHO " + "x" * 30_000] * 4, "EXEC")
         assert found[-1] == lost
+
+
+async def test_a_pipeline_is_not_cut_because_others_come_with_it() -> None:
+    """Together they may fill several entries; each is whole in one of them, with nothing in between."""
+    async with shops(engine=small_entries()) as [shop]:
+        wires = [await shop.wire() for _ in range(5)]
+        for at, wire in enumerate(wires):  # all at once, before the port looks
+            sent = b"".join(packed([b"SET", b"k%d:%d" % (at, n), b"x" * 2_000]) for n in range(3))
+            assert isinstance(wire.stream, trio.SocketStream)
+            os.write(wire.stream.socket.fileno(), sent)
+        for wire in wires:
+            assert [await wire.reply() for _ in range(3)] == [OK] * 3
+        machine = shop.server.state_machine
+        for at in range(len(wires)):
+            assert len({machine.version(b"k%d:%d" % (at, n), 0) for n in range(3)}) == 1
 
 
 async def test_writes_that_fill_several_entries_are_all_answered() -> None:

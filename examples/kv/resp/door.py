@@ -248,7 +248,7 @@ class Door:
     # -- answering ---------------------------------------------------------------------------------
 
     async def _write(self, asked: list[Asked]) -> None:
-        found = await self._house.store.write([args for _, requests in asked for args in requests])
+        found = await self._house.store.write(*(requests for _, requests in asked))
         seen = self._house.store.position
         for line, _ in asked:
             line.client.seen = seen

@@ -6,9 +6,9 @@ Invariants:
 
 from __future__ import annotations
 
-from examples.kv.commands import CONTAINERS, QUOTED_BYTES_MAX, TABLE, Args, Command, c_string
+from examples.kv.commands import CONTAINERS, QUOTED_BYTES_MAX, TABLE, Args, Command
 from examples.kv.commands import find as find_engine
-from examples.kv.commands.arguments import wrong_arity
+from examples.kv.commands.arguments import c_string, wrong_arity
 from examples.kv.replies import Refused
 from examples.kv.resp.commands import about, clients, connection, merged, subscribing, transactions
 from examples.kv.resp.commands.table import Answer, Local
