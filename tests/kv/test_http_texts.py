@@ -253,3 +253,17 @@ def test_a_page_is_bounded_whatever_it_meets(monkeypatch: pytest.MonkeyPatch) ->
     assert pages(store) == [[], [], ["b", "c"]]
     assert pages(store, prefix=b"b", values=True, bytes_max=1) == [["b"]]
     assert pages(store, values=True, bytes_max=300) == [[], [], ["b"], ["c"]]
+
+
+def test_a_page_leaves_out_a_value_that_is_larger_than_a_page() -> None:
+    """Its key is told; the server would die of a page with half a GiB, six times as much in JSON."""
+    store = Store()
+    for size in (300, 301):
+        store.ask("SETRANGE", f"k{size}", size - 1, "x")
+    found = listing.page(
+        store.machine.view(0), listing.Wanted(b"", None, 10, values=True, bytes_max=300)
+    ).keys
+    found += listing.page(
+        store.machine.view(0), listing.Wanted(b"", b"k300", 10, values=True, bytes_max=300)
+    ).keys
+    assert [(item["key"], "value" in item) for item in found] == [("k300", True), ("k301", False)]

@@ -42,7 +42,7 @@ class HttpLimits:
     """Keys of a page, whatever is asked for."""
 
     page_bytes_max: int = MIB
-    """Of keys and values; the one that goes beyond it is the page's last."""
+    """Of keys and values; the one that goes beyond it is the page's last. A larger value is left out."""
 
     answer_timeout_s: int = 30
     """A command that is not answered by then has an unknown outcome; a read is given up."""

@@ -5,6 +5,7 @@ Knows: views. Must not know: requests.
 Invariants:
 - A page looks at no more than `LOOKS_MAX` keys, expired ones too, and holds no more than it was allowed: it
   may be short, or empty, and still have a next one.
+- A value that is larger than a page is not told: APPEND makes ones of 512 MiB, each byte six in JSON.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def page(view: View, wanted: Wanted) -> Page:
         if deadline is not None:
             item["expires_at_ms"] = deadline
         size += len(key) + KEY_BYTES
-        if wanted.values and isinstance(value, bytes):
+        if wanted.values and isinstance(value, bytes) and len(value) <= wanted.bytes_max:
             item["value"] = shown(value)
             size += len(value)
         found.keys.append(item)

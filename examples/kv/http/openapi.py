@@ -268,7 +268,11 @@ SCAN: Json = {
         parameter(
             "limit", "keys of a page, at most", {"type": "integer", "minimum": 1, "maximum": POSITION_MAX}
         ),
-        parameter("values", "with the values of strings", {"type": "boolean", "default": False}),
+        parameter(
+            "values",
+            "with the values of strings, but of those larger than a page",
+            {"type": "boolean", "default": False},
+        ),
         CONSISTENCY,
         SEEN,
     ],
