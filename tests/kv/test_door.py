@@ -405,6 +405,18 @@ async def test_a_pipeline_is_not_cut_because_others_come_with_it() -> None:
             assert len({machine.version(b"k%d:%d" % (at, n), 0) for n in range(3)}) == 1
 
 
+async def test_a_subscription_to_too_many_channels_is_one_to_none() -> None:
+    """What is refused has changed nothing: the client may go on with ordinary commands."""
+    async with shops(limits=RespLimits(subscriptions_max=2)) as [shop]:
+        wire = await shop.wire()
+        for word in ("SUBSCRIBE", "PSUBSCRIBE"):
+            assert await wire.ask(word, "a", "b", "c") == b"-ERR more than subscriptions_max = 2\r\n"
+        assert await wire.ask("GET", "k") == b"$-1\r\n"
+        await wire.say("SUBSCRIBE", "a", "b", "a")
+        counts = [(await wire.reply()).splitlines()[-1] for _ in range(3)]
+        assert counts == [b":1", b":2", b":2"]
+
+
 async def test_writes_that_fill_several_entries_are_all_answered() -> None:
     """A pipeline may be larger than an entry."""
     async with shops(engine=small_entries()) as [shop]:

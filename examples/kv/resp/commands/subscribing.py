@@ -44,10 +44,11 @@ def join(
     """Listen to each, and say so."""
     told: list[Reply] = []
     client.check_size(sum(map(len, {*client.channels, *client.patterns, *names})), "all names")
+    most = client.house.limits.subscriptions_max
+    if subscriptions(client) + len(set(names).difference(held)) > most:
+        raise Refused(f"ERR more than subscriptions_max = {most}")
     for name in names:
         if name not in held:
-            if subscriptions(client) >= client.house.limits.subscriptions_max:
-                raise Refused(f"ERR more than subscriptions_max = {client.house.limits.subscriptions_max}")
             begin(client, name)
             held[name] = None
         told.append(push(word, name, subscriptions(client)))
