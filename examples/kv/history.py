@@ -49,10 +49,10 @@ class History:
         if value.__class__ is Hash:
             value = A_HASH
         self._records.append((now, key, value, deadline))
-        self._bytes += RECORD_BYTES + len(key) + (len(value) if value.__class__ is bytes else 0)
+        self._bytes += RECORD_BYTES + len(key) + (len(value) if isinstance(value, bytes) else 0)
         while self._bytes > self._bytes_max:
             until, key, value, _ = self._records.popleft()
-            self._bytes -= RECORD_BYTES + len(key) + (len(value) if value.__class__ is bytes else 0)
+            self._bytes -= RECORD_BYTES + len(key) + (len(value) if isinstance(value, bytes) else 0)
             self.since = max(self.since, until)
 
     def clear(self, now: int) -> None:

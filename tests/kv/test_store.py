@@ -11,6 +11,7 @@ from examples.kv import cluster, settings
 from examples.kv.history import RECORD_BYTES, History
 from examples.kv.publishing import Hub
 from examples.kv.replies import Reply
+from examples.kv.snapshots import KINDS
 from examples.kv.users import EVERYBODY, User, Users, hashed, parse_user
 
 X = hashed("x", bytes(16))
@@ -153,6 +154,15 @@ def test_history_is_bounded_and_says_from_when_on_it_is_complete() -> None:
     history.clear(50)
     assert history.since == 50
     assert history.at(b"k", 60) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_history_counts_strings_of_every_kind(kind: type[bytes]) -> None:
+    """What APPEND changes in place is another kind than what SET sets, and as large."""
+    history = History(10_000)
+    for time in range(10):
+        history.note(time, b"k", kind(b"x" * 4_000), None)
+    assert history.since == 7
 
 
 # -- channels --------------------------------------------------------------------------------------
