@@ -56,6 +56,14 @@ def is_quorum(configuration: Configuration, servers: Collection[ServerId]) -> bo
     )
 
 
+def is_pair_quorum(configuration: Configuration, one: ServerId, other: ServerId) -> bool:
+    """Are these two a quorum? Written out: it is asked for every entry and every follower."""
+    voters, outgoing = configuration.voters, configuration.outgoing
+    return (one in voters) + (other in voters) > len(voters) // 2 and (
+        not outgoing or (one in outgoing) + (other in outgoing) > len(outgoing) // 2
+    )
+
+
 def _contains_majority(voters: frozenset[ServerId], servers: Collection[ServerId]) -> bool:
     return sum(voter in servers for voter in voters) >= majority(voters)
 

@@ -76,6 +76,13 @@ def test_a_quorum_is_more_than_half_of_each_set(configuration: Configuration, se
     assert quorum.is_quorum(configuration, servers) == decides(configuration, servers)
 
 
+@given(configurations, st.permutations(SERVERS))
+def test_two_servers_are_a_quorum_or_not(configuration: Configuration, servers: list[int]) -> None:
+    """Written out for two, it says the same."""
+    pair = servers[:2]
+    assert quorum.is_pair_quorum(configuration, *pair) == quorum.is_quorum(configuration, pair)
+
+
 @given(configurations, st.dictionaries(st.sampled_from(SERVERS), st.booleans()))
 def test_a_vote_is_lost_only_when_no_answer_could_win_it(
     configuration: Configuration, votes: dict[int, bool]

@@ -30,7 +30,7 @@ from craft.membership import Members
 from craft.raft import membership
 from craft.ready import Capture, Ready
 from craft.sessions import Sessions
-from craft.types import Cut, Entry, GroupId, Head, SnapshotInfo, SnapshotKind, SnapshotPart
+from craft.types import Cut, Entry, GroupId, Head, Place, SnapshotInfo, SnapshotKind, SnapshotPart, size_of
 
 KEPT = 2
 """Snapshots that are kept; one alone allows no compaction."""
@@ -54,16 +54,19 @@ LANDMARKS_MAX = 16384
 def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -> None:
     """Entries were handed to the merge: how far, and how much log that is."""
     s, last = e.snapshots, entries[-1]
-    size = sum(entry.size for entry in entries)
+    size = size_of(entries)
     s.totals[group] += size
     s.logged_bytes += size
-    place = s.delivered[group] = Applied(last.place, last.timestamp)
+    place = s.delivered[group] = Applied(Place(last.term, last.index), last.timestamp)
     marks = s.landmarks[group]
-    apart = min(LANDMARK_BYTES, e.limits.log_trailing_bytes // (LANDMARKS_IN_WINDOW * len(e.replicas)))
-    if not marks or s.totals[group] - marks[-1].bytes >= apart:
+    if not marks or s.totals[group] - marks[-1].bytes >= _landmarks_apart(e):
         marks.append(Landmark(*place, s.totals[group]))
         if len(marks) > LANDMARKS_MAX:
             s.landmarks[group] = type(marks)(islice(marks, 0, None, 2))
+
+
+def _landmarks_apart(e: EngineState) -> int:
+    return min(LANDMARK_BYTES, e.limits.log_trailing_bytes // (LANDMARKS_IN_WINDOW * len(e.replicas)))
 
 
 def cut(e: EngineState, group: GroupId) -> Cut:

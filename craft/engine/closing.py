@@ -29,9 +29,9 @@ def note_appended(e: EngineState, r: RaftState) -> None:
     e.greatest_timestamp = max(e.greatest_timestamp, r.log.last_timestamp)
     timestamp = r.log.last_command_timestamp
     e.greatest_command_timestamp = max(e.greatest_command_timestamp, timestamp)
-    if r.leads:
-        e.led_command_timestamp = max(e.led_command_timestamp, timestamp)
-    if timestamp > max(e.unhurried, e.demand, e.merger.safe):
+    if timestamp > e.led_command_timestamp and r.leads:
+        e.led_command_timestamp = timestamp
+    if timestamp > e.demand and timestamp > e.unhurried and timestamp > e.merger.safe:
         if not e.unhurried:
             e.hurry_at = e.now.monotonic_ns + PATIENCE_MS * MS
             e.wake_at = min(e.wake_at, e.hurry_at)

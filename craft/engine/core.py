@@ -200,7 +200,7 @@ class Engine:
             HANDLERS[type(message)](e, sender, message)
         for group, index, term in frame.commits:
             linking.check_group(e, sender, group)
-            r = e.raft(group)
+            r = e.replicas[group].state
             if index > r.commit_index:
                 replication.learn_commit(r, sender, index, term, now.monotonic_ns)
                 e.dirty.add(group)

@@ -68,9 +68,10 @@ _RAFT_MESSAGES = (
 
 
 def _step(e: EngineState, sender: ServerId, message: Any) -> None:
-    linking.check_group(e, sender, message.group)
-    e.dirty.add(message.group)  # first: a message that is refused half way may have changed the term
-    e.replicas[message.group].step(sender, message, e.now.monotonic_ns)
+    group = message.group
+    linking.check_group(e, sender, group)
+    e.dirty.add(group)  # first: a message that is refused half way may have changed the term
+    e.replicas[group].step(sender, message, e.now.monotonic_ns)
 
 
 def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> None:
@@ -83,7 +84,7 @@ def _step_timeout_now(e: EngineState, sender: ServerId, message: TimeoutNow) -> 
 
 def _step_append(e: EngineState, sender: ServerId, message: AppendEntries) -> None:
     _step(e, sender, message)
-    closing.note_appended(e, e.raft(message.group))
+    closing.note_appended(e, e.replicas[message.group].state)
     holding.note_commands(e, sender, message.entries)
 
 

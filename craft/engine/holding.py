@@ -75,15 +75,11 @@ def _acknowledgement_can_wait(e: EngineState, r: RaftState, peer: Peer, message:
 
     By what the leader said: that we have inferred a commit does not mean that it can count it.
     """
-    told = r.leader_commit
-    closed = r.log.entry(told).timestamp if r.log.offset.index < told <= r.log.last_index else 0
-    return (
-        not r.probed
-        and r.commit_place.term == message.term
-        and r.log.last_command.index <= told
-        and replication.infers_commits(r, e.me, peer.id)
-        and not waits(e, peer, closed)
-    )
+    log, told = r.log, r.leader_commit
+    if r.probed or log.last_command.index > told or r.commit_term != message.term:
+        return False
+    closed = log.entry(told).timestamp if log.offset.index < told <= log.last_index else 0
+    return replication.infers_commits(r, e.me, peer.id) and not waits(e, peer, closed)
 
 
 def too_long(e: EngineState, peer: Peer) -> bool:
@@ -129,8 +125,9 @@ def waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
     """
     if e.demand > e.greatest_command_timestamp:
         return True
-    others = len(e.peers)
-    if len(hearing.heard(e)) < others or any(len(one.links) < others for one in e.peers.values()):
+    if e.all_heard is None:
+        e.all_heard = _all_heard(e)
+    if not e.all_heard:
         return True
     recent = e.now.monotonic_ns - e.limits.heartbeat_interval_ms * MS
     if peer.asked_at is not None and peer.asked_at >= recent:
@@ -139,6 +136,12 @@ def waits(e: EngineState, peer: Peer, closed: Timestamp) -> bool:
         e.led_commands = _led_commands(e)
     commands = e.led_commands.get(peer.id)
     return commands is None or commands > closed
+
+
+def _all_heard(e: EngineState) -> bool:
+    """Does everybody hear everybody directly?"""
+    others = len(e.peers)
+    return len(hearing.heard(e)) >= others and all(len(one.links) >= others for one in e.peers.values())
 
 
 def _led_commands(e: EngineState) -> dict[ServerId | None, Timestamp]:

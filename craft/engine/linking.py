@@ -32,12 +32,15 @@ COMMITS_PER_HEARTBEAT = 4
 
 def turn(e: EngineState, out: Ready) -> None:
     """Collect what every group has to say, and make one frame a peer of it."""
-    e.heard = e.led_commands = None
+    e.heard = e.led_commands = e.all_heard = None
     for group in sorted(e.dirty):
-        _drain_outbox(e, group)
+        r = e.replicas[group].state
+        if r.outbox:
+            _drain_outbox(e, r)
         if group in e.led:
-            _announce_durable(e, group)
-        _announce_commit(e, group)
+            _announce_durable(e, r)
+        if r.commit_index != e.announced[group]:
+            _announce_commit(e, r)
     if e.fetches:
         _answer_fetches(e)
     for peer_id, peer in e.peers.items():  # in rising order
@@ -49,10 +52,7 @@ def turn(e: EngineState, out: Ready) -> None:
         peer.frame_due = False
 
 
-def _drain_outbox(e: EngineState, group: GroupId) -> None:
-    r = e.raft(group)
-    if not r.outbox:
-        return
+def _drain_outbox(e: EngineState, r: RaftState) -> None:
     outbox, r.outbox = r.outbox, []
     # A write that carries (term, vote) may be built, under way or done.
     write = e.next_write if r.hard_dirty else r.hard_write
@@ -71,15 +71,15 @@ def release_held(e: EngineState) -> None:
             e.peers[peer].out.append(message)
 
 
-def _announce_durable(e: EngineState, group: GroupId) -> None:
+def _announce_durable(e: EngineState, r: RaftState) -> None:
     """Let followers infer commits (PROTOCOL 1): who waits is saved an acknowledgement and an announcement.
 
     It rides on frames that leave anyway, mostly with acknowledgements of the same sync.
     """
-    r = e.raft(group)
-    if not r.leads or r.suspect or r.log.persisted <= max(e.announced_durable[group], r.commit_index):
+    group, persisted = r.group, r.log.persisted
+    if persisted <= r.commit_index or persisted <= e.announced_durable[group] or not r.leads or r.suspicion:
         return
-    e.announced_durable[group] = r.log.persisted
+    e.announced_durable[group] = persisted
     for peer in e.peers.values():
         if replication.infers_commits(r, e.me, peer.id):
             peer.durable_due.add(group)
@@ -87,20 +87,18 @@ def _announce_durable(e: EngineState, group: GroupId) -> None:
                 peer.frame_due = holding.waits(e, peer, e.merger.closed[group])
 
 
-def _announce_commit(e: EngineState, group: GroupId) -> None:
+def _announce_commit(e: EngineState, r: RaftState) -> None:
     """Commits ride on every frame; a leader's own are announced at once to whoever waits (PROTOCOL 3).
 
     The others hear of it with the next frame that goes there, a heartbeat at the latest: their state machines
     lag by that much, and nobody asks them.
     """
-    r = e.raft(group)
-    if r.commit_index == e.announced[group]:
-        return
+    group, leads = r.group, r.leads
     e.announced[group] = r.commit_index
     before, e.announced_closed[group] = e.announced_closed[group], e.merger.closed[group]
     for peer in e.peers.values():
         peer.commits_due.add(group)
-        if r.leads and not peer.frame_due and not _has_inferred(e, r, peer):
+        if leads and not peer.frame_due and not _has_inferred(e, r, peer):
             peer.frame_due = holding.waits(e, peer, before)
 
 
@@ -136,8 +134,7 @@ def _durable(r: RaftState) -> LeaderPersisted:
 
 
 def _commit(r: RaftState) -> tuple[GroupId, int, int]:
-    term, index = r.commit_place
-    return r.group, index, term
+    return r.group, r.commit_index, r.commit_term
 
 
 # -- heartbeats -----------------------------------------------------------------------------------

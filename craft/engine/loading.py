@@ -14,7 +14,7 @@ from craft.marks import mark
 from craft.messages import FetchResult
 from craft.raft import replication
 from craft.ready import Load
-from craft.types import Entry, GroupId, Index, ServerId, Term
+from craft.types import Entry, GroupId, Index, ServerId, Term, is_command
 
 
 def begin_load(
@@ -98,7 +98,7 @@ def deliver_entries(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) 
     before = e.merger.held(group)
     e.merger.extend(group, entries)
     if e.merger.held(group) > before:
-        e.outstanding[group].extend(entry.index for entry in entries if 1 <= entry.kind <= 3)
+        e.outstanding[group].extend(entry.index for entry in entries if is_command(entry.kind))
     e.cursor[group] = entries[-1].index
     capturing.note_delivered(e, group, entries)
     if e.awaiting_commit:

@@ -39,25 +39,25 @@ def turn(e: EngineState, out: Ready) -> None:
 
 
 def _deliver(e: EngineState, group: GroupId) -> None:
-    r = e.raft(group)
-    upto = min(
-        r.commit_index, r.log.persisted
-    )  # (†) durable *here*, or a tie comes out in another order elsewhere
+    r = e.replicas[group].state
+    log = r.log
+    # (†) durable *here*, or a tie comes out in another order elsewhere
+    upto = min(r.commit_index, log.persisted)
     e.starved.discard(group)
     while e.cursor[group] < upto:
         if not _has_room(e, group):
             mark("merge has no room")
             e.starved.add(group)
             break
-        if e.cursor[group] < r.log.offset.index:
+        if e.cursor[group] < log.offset.index:
             _load(e, group)
             break
         first = e.cursor[group] + 1
-        deliver_entries(e, group, r.log.slice(first, last_index=upto, bytes_max=e.limits.load_bytes_max))
+        deliver_entries(e, group, log.slice(first, last_index=upto, bytes_max=e.limits.load_bytes_max))
     share = e.limits.log_memory_bytes_max // len(e.replicas)
-    if r.log.bytes > share:
+    if log.bytes > share:
         # What does not fit into the merge need not stay in memory either: it is read back when there is room.
-        r.log.evict(upto if group in e.starved else min(upto, e.cursor[group]), bytes_max=share)
+        log.evict(upto if group in e.starved else min(upto, e.cursor[group]), bytes_max=share)
 
 
 def _has_room(e: EngineState, group: GroupId) -> bool:

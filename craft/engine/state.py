@@ -299,6 +299,7 @@ class EngineState:
     fetches: dict[tuple[ServerId, GroupId], Index] = field(default_factory=dict)
     fetch_asked: dict[GroupId, Index] = field(default_factory=dict)  # the last index that we asked a peer for
     heard: tuple[ServerId, ...] | None = None  # whom we hear directly, once asked in this turn
+    all_heard: bool | None = None  # does everybody hear everybody directly? Likewise
     led_commands: dict[ServerId | None, Timestamp] | None = None  # by leader, the last one; likewise
 
     # membership

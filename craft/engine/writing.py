@@ -19,7 +19,8 @@ def take_write(e: EngineState) -> Write | None:
         return None
     appends, hard_states, suspicions, groups = [], [], [], []
     for group in sorted(e.unwritten):
-        raft, r = e.replicas[group], e.raft(group)
+        raft = e.replicas[group]
+        r = raft.state
         append = raft.take_append(e.next_write)
         if append is not None:
             appends.append(append)

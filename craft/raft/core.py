@@ -107,9 +107,10 @@ class Raft:
 
     def take_append(self, write: int) -> Append | None:
         """What write number `write` must carry for this log, if anything."""
-        append = self.state.log.take_append(self.state.group)
+        log = self.state.log
+        append = log.take_append(self.state.group)
         if append is not None:
-            self._handed = (write, self.state.log.last_index)
+            self._handed = (write, log.last_index)
         return append
 
     def take_suspicion(self, write: int) -> str | None:
@@ -121,7 +122,7 @@ class Raft:
         if r.suspicion_due:
             r.suspicion_due = False
             return r.suspicion
-        return "" if suspicion.take_end(r, write) else None
+        return "" if r.suspicion and suspicion.take_end(r, write) else None
 
     def persisted(self, write: int, now: int) -> None:
         """Everything up to write number `write` is durable: now it is counted and answered (PROTOCOL 1)."""

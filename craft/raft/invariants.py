@@ -35,6 +35,7 @@ def _basic(r: RaftState) -> list[tuple[bool, str]]:
         (log.persisted <= log.last_index and log.handed <= log.last_index, "durable beyond the log"),
         (rising, "timestamps do not rise along the log"),
         (log.bytes == size, "the log's bytes are miscounted"),
+        (log.last_index == log.offset.index + len(log.entries), "the log's entries are miscounted"),
         (r.role is not Role.FOLLOWER or not r.votes, "a follower counts votes"),
         (r.leader_id != r.me or r.leads, "a replica follows itself"),
     ]

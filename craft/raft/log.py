@@ -29,8 +29,11 @@ from craft.types import (
     Term,
     Timestamp,
     is_command,
+    size_of,
     unpack_configuration,
 )
+
+_EMPTY = EntryKind.EMPTY
 
 
 class Log:
@@ -47,6 +50,7 @@ class Log:
         "handed",
         "last_command",
         "last_command_timestamp",
+        "last_index",
         "offset",
         "offset_timestamp",
         "persisted",
@@ -59,17 +63,13 @@ class Log:
         self.offset = recovered.offset
         self.offset_timestamp = recovered.offset_timestamp
         self.entries: list[Entry] = list(recovered.tail)
-        self.bytes = sum(entry.size for entry in self.entries)
+        self.last_index: Index = self.offset.index + len(self.entries)  # 0 if there is none
+        self.bytes = size_of(recovered.tail)
         self.last_command = recovered.last_command
         self.last_command_timestamp: Timestamp = self._find_last_command()[1]
         self.persisted = self.handed = self.last_index
         self.cut: Index = 0
         self._check_joins(self.offset_timestamp, self.offset, recovered.tail)
-
-    @property
-    def last_index(self) -> Index:
-        """The index of the last entry; 0 if there is none."""
-        return self.offset.index + len(self.entries)
 
     @property
     def last_term(self) -> Term:
@@ -88,8 +88,10 @@ class Log:
 
     def term_at(self, index: Index) -> Term | None:
         """The term at an index, or None where it is beyond the log or no longer in memory."""
+        if index > self.last_index:
+            return None
         position = index - self.offset.index - 1
-        if 0 <= position < len(self.entries):
+        if position >= 0:
             return self.entries[position].term
         return self.offset.term if position == -1 else None
 
@@ -108,6 +110,8 @@ class Log:
         assert self.offset.index < first_index <= last_index <= self.last_index
         start = first_index - self.offset.index - 1
         stop = last_index - self.offset.index
+        if stop == start + 1:
+            return (self.entries[start],)
         budget = bytes_max
         for position in range(start, stop):
             budget -= len(self.entries[position].record)
@@ -118,14 +122,21 @@ class Log:
 
     def append(self, entries: tuple[Entry, ...]) -> None:
         """Append entries that follow the last one."""
-        self._check_joins(self.last_timestamp, Place(self.last_term, self.last_index), entries)
+        last = self.entries[-1] if self.entries else None
+        if last is None:
+            self._check_joins(self.offset_timestamp, self.offset, entries)
+        else:
+            self._check_joins(last.timestamp, (last.term, last.index), entries)
         self.entries.extend(entries)
+        self.last_index += len(entries)
+        self.bytes += size_of(entries)
         for entry in entries:
-            self.bytes += len(entry.record)
+            if entry.kind is _EMPTY:
+                continue
             if is_command(entry.kind):
                 self.last_command = Place(entry.term, entry.index)
                 self.last_command_timestamp = entry.timestamp
-            elif entry.kind is EntryKind.CONFIGURATION:
+            else:
                 self.configurations.append(entry)
 
     def truncate_from(self, index: Index) -> None:
@@ -133,7 +144,8 @@ class Log:
         assert self.offset.index < index <= self.last_index
         dropped = self.entries[index - self.offset.index - 1 :]
         del self.entries[index - self.offset.index - 1 :]
-        self.bytes -= sum(len(entry.record) for entry in dropped)
+        self.last_index = index - 1
+        self.bytes -= size_of(dropped)
         while self.configurations and self.configurations[-1].index >= index:
             self.configurations.pop()
         if self.handed >= index:
@@ -180,14 +192,13 @@ class Log:
         self.configurations.clear()
         self.start, self.offset, self.offset_timestamp = cut, cut.place, cut.timestamp
         self.last_command, self.last_command_timestamp = cut.place, cut.timestamp
-        self.persisted = self.handed = cut.place.index
+        self.persisted = self.handed = self.last_index = cut.place.index
 
     def take_append(self, group: int) -> Append | None:
         """What storage has not been handed yet, or None. Handing it over is not yet persisting it."""
         if self.handed == self.last_index and not self.cut:
             return None
-        entries = tuple(self.entries[self.handed - self.offset.index :])
-        append = Append(group, self.cut, entries)
+        append = Append(group, self.cut, tuple(self.entries[self.handed - self.offset.index :]))
         self.handed, self.cut = self.last_index, 0
         return append
 
@@ -197,7 +208,7 @@ class Log:
 
     def unsynced_bytes(self) -> int:
         """Bytes of the entries that are not durable yet; only memory holds them."""
-        return sum(len(entry.record) for entry in self.entries[self.persisted - self.offset.index :])
+        return size_of(self.entries[self.persisted - self.offset.index :])
 
     def evict(self, upto: Index, *, bytes_max: int) -> None:
         """Let the oldest entries at or below `upto` leave memory until it holds about `bytes_max`."""
@@ -212,7 +223,7 @@ class Log:
             self._leave_memory(count)
 
     def _drop_oldest(self, count: int) -> None:
-        self.bytes -= sum(len(entry.record) for entry in self.entries[:count])
+        self.bytes -= size_of(self.entries[:count])
         self._leave_memory(count)
 
     def _leave_memory(self, count: int) -> None:
@@ -220,7 +231,9 @@ class Log:
         self.offset, self.offset_timestamp = Place(last.term, last.index), last.timestamp
         del self.entries[:count]
 
-    def _check_joins(self, timestamp: Timestamp, place: Place, entries: tuple[Entry, ...]) -> None:
+    def _check_joins(
+        self, timestamp: Timestamp, place: tuple[Term, Index], entries: tuple[Entry, ...]
+    ) -> None:
         term, index = place
         for entry in entries:
             # PROTOCOL 2: timestamps rise strictly along each group's log, across terms and leaders.

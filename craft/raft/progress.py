@@ -28,6 +28,10 @@ class ProgressState(Enum):
     SNAPSHOT = 2
 
 
+PROBE, REPLICATE, SNAPSHOT = ProgressState
+"""Looking a member up costs more than comparing it, and these are asked for with every message."""
+
+
 class Progress:
     """One follower, as its leader sees it."""
 
@@ -48,7 +52,7 @@ class Progress:
     )
 
     def __init__(self, *, next_index: Index, now: int) -> None:
-        self.state = ProgressState.PROBE
+        self.state = PROBE
         self.match: Index = 0
         self.next: Index = next_index
         self.inflight: deque[tuple[Index, int]] = deque()
@@ -88,25 +92,25 @@ class Progress:
         A probe without an answer says nothing about `next`; going back to a match that is not known yet would
         send the whole log, and from a compacted one a snapshot.
         """
-        if self.state is ProgressState.REPLICATE:
+        if self.state is REPLICATE:
             self.next = self.match + 1
-        self.state = ProgressState.PROBE
+        self.state = PROBE
         self._forget_inflight()
 
     def become_replicate(self) -> None:
         """The follower's log agrees up to `match`: send ahead."""
-        self.state = ProgressState.REPLICATE
+        self.state = REPLICATE
         self.next = max(self.next, self.match + 1)
         self._forget_inflight()
 
     def become_snapshot(self) -> None:
         """What comes next is compacted here: only a snapshot helps (PROTOCOL 7)."""
-        self.state = ProgressState.SNAPSHOT
+        self.state = SNAPSHOT
         self._forget_inflight()
 
     def leave_snapshot(self, next_index: Index) -> None:
         """The follower has what it lacked, from a snapshot or from a peer: ask how far it is."""
-        self.state = ProgressState.PROBE
+        self.state = PROBE
         self.next = max(next_index, self.match + 1)
 
     def _forget_inflight(self) -> None:
@@ -116,7 +120,7 @@ class Progress:
 
     def sent(self, last_index: Index, size: int, now: int) -> None:
         """An append that ends at `last_index` has been sent."""
-        if self.state is ProgressState.PROBE:
+        if self.state is PROBE:
             self.probed = True
             self.moved_at = now
             return
@@ -134,24 +138,26 @@ class Progress:
         self.active_at = now
         if moved:
             self.match, self.moved_at = match, now
-        if self.state is not ProgressState.REPLICATE:
+        if self.state is not REPLICATE:
             self.become_replicate()
             self.next = max(verified, self.match) + 1
             return moved
-        self.next = max(self.next, self.match + 1)
-        while self.inflight and self.inflight[0][0] <= self.match:
-            self.inflight_bytes -= self.inflight.popleft()[1]
+        if self.next <= self.match:
+            self.next = self.match + 1
+        inflight = self.inflight
+        while inflight and inflight[0][0] <= self.match:
+            self.inflight_bytes -= inflight.popleft()[1]
         return moved
 
     def rejected(self, rejected_index: Index, hint: Index, now: int) -> bool:
         """The follower has no match at `rejected_index`; go back to after `hint`. Was it news?"""
         self.active_at = now
-        if self.state is ProgressState.REPLICATE:
+        if self.state is REPLICATE:
             if rejected_index <= self.match:
                 return False
             self.become_probe()
             return True
-        if self.state is ProgressState.SNAPSHOT or rejected_index != self.next - 1:
+        if self.state is SNAPSHOT or rejected_index != self.next - 1:
             return False
         self.next = max(min(rejected_index, hint + 1), self.match + 1)
         self.probed = False
@@ -162,6 +168,6 @@ class Progress:
 
         While sending ahead: for whatever is not matched, be it in flight, or received and not yet durable.
         """
-        if self.state is ProgressState.REPLICATE:
+        if self.state is REPLICATE:
             return self.match < self.next - 1
         return self.probed

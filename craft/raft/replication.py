@@ -29,9 +29,9 @@ from craft.messages import (
     SuspectAccepted,
 )
 from craft.raft import election, membership, suspicion
-from craft.raft.progress import Progress, ProgressState
+from craft.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
 from craft.raft.state import MS, RaftState
-from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry
+from craft.types import Entry, EntryKind, Index, ServerId, Term, Timestamp, make_entry, size_of
 
 ENTRIES_MAX = 2**14
 """In one message, however small they are: a wire's arrays are bounded."""
@@ -65,7 +65,7 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
             elif progress.next <= r.log.offset.index:
                 progress.loading = True
                 loads.append((peer, progress.next))
-            elif not _send_from_memory(r, peer, now):
+            elif not _send_from_memory(r, peer, progress, now):
                 break
     return loads
 
@@ -73,24 +73,22 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
 def _may_send(r: RaftState, progress: Progress) -> bool:
     if progress.loading:
         return False
-    if progress.state is ProgressState.PROBE:
-        return not progress.probed
-    if progress.state is ProgressState.SNAPSHOT:
-        return False
-    return progress.next <= r.log.last_index and progress.inflight_bytes < r.limits.inflight_bytes_max
+    if progress.state is REPLICATE:
+        return progress.next <= r.log.last_index and progress.inflight_bytes < r.limits.inflight_bytes_max
+    return progress.state is PROBE and not progress.probed
 
 
-def _send_from_memory(r: RaftState, peer: ServerId, now: int) -> bool:
+def _send_from_memory(r: RaftState, peer: ServerId, progress: Progress, now: int) -> bool:
     """Send one append. Returns whether another may follow in this turn."""
-    progress = r.progress[peer]
-    prev_term = r.log.term_at(progress.next - 1)
+    log, first = r.log, progress.next
+    prev_term = log.term_at(first - 1)
     assert prev_term is not None, "the entry before is in memory or is the offset"
     entries: tuple[Entry, ...] = ()
-    if progress.next <= r.log.last_index:
-        last_index = min(r.log.last_index, progress.next + ENTRIES_MAX - 1)
-        entries = r.log.slice(progress.next, last_index=last_index, bytes_max=r.limits.append_bytes_max)
+    if first <= log.last_index:
+        last_index = min(log.last_index, first + ENTRIES_MAX - 1)
+        entries = log.slice(first, last_index=last_index, bytes_max=r.limits.append_bytes_max)
     send_entries(r, peer, prev_term, entries, now)
-    return progress.state is ProgressState.REPLICATE and bool(entries)
+    return progress.state is REPLICATE and bool(entries)
 
 
 def send_entries(r: RaftState, peer: ServerId, prev_term: Term, entries: tuple[Entry, ...], now: int) -> None:
@@ -100,7 +98,7 @@ def send_entries(r: RaftState, peer: ServerId, prev_term: Term, entries: tuple[E
     assert not entries or entries[0].index == progress.next
     r.send(peer, AppendEntries(r.group, r.term, prev_index, prev_term, r.commit_index, entries))
     last_index = entries[-1].index if entries else prev_index
-    progress.sent(last_index, sum(len(entry.record) for entry in entries), now)
+    progress.sent(last_index, size_of(entries), now)
 
 
 def handle_append_accepted(r: RaftState, sender: ServerId, m: AppendAccepted, now: int) -> None:
@@ -162,8 +160,8 @@ def _from_follower(r: RaftState, sender: ServerId, term: Term, now: int) -> bool
 def maybe_commit(r: RaftState) -> bool:
     """Raft 5.4.2: commit what a quorum holds durably, if it is of our own term."""
     assert r.leads
-    match = {peer: progress.counted for peer, progress in r.progress.items()}
-    match[r.me] = r.log.persisted if not r.suspect else 0
+    match = {peer: 0 if progress.suspect else progress.match for peer, progress in r.progress.items()}
+    match[r.me] = 0 if r.suspicion else r.log.persisted
     index = quorum.reached(r.configuration, match)
     if index > r.commit_index and r.log.term_at(index) == r.term:
         _commit_to(r, index)
@@ -189,7 +187,7 @@ def _owes_answer(progress: Progress) -> bool:
 def snapshot_installed(r: RaftState, peer: ServerId) -> bool:
     """By its own word the peer lacks nothing any more that is compacted here. Did we wait for that?"""
     progress = r.progress.get(peer)
-    if progress is None or progress.state is not ProgressState.SNAPSHOT:
+    if progress is None or progress.state is not SNAPSHOT:
         return False
     progress.leave_snapshot(r.log.start.place.index + 1)
     return True
@@ -230,16 +228,24 @@ def handle_append_entries(r: RaftState, sender: ServerId, m: AppendEntries, now:
         _reject(r, sender, m)
         return
     accept_entries(r, sender, entries)
-    r.probed = r.probed or m.prev_index + len(m.entries) <= r.verified  # who repeats itself lacks our answer
-    r.verified = max(r.verified, m.prev_index + len(m.entries))
-    if m.commit_index >= r.commit_index:
-        r.verified = max(r.verified, r.commit_index)  # the leader has committed that too, so it agrees
-    r.leader_commit = max(r.leader_commit, m.commit_index)
-    advance_commit(r, min(m.commit_index, r.verified))
+    _note_verified(r, m)
     infer_commit(r)
     r.ack_due = True
     if r.log.persisted >= r.verified:
         acknowledge(r)  # else with the sync that is due: one acknowledgement a sync
+
+
+def _note_verified(r: RaftState, m: AppendEntries) -> None:
+    """The log agrees with the leader's up to the end of what it sent, and to what it has committed."""
+    last_index, commit_index = m.prev_index + len(m.entries), m.commit_index
+    if last_index <= r.verified:
+        r.probed = True  # who repeats itself lacks our answer
+    else:
+        r.verified = last_index
+    if commit_index >= r.commit_index > r.verified:
+        r.verified = r.commit_index  # the leader has committed that too, so it agrees
+    r.leader_commit = max(r.leader_commit, commit_index)
+    advance_commit(r, min(commit_index, r.verified))
 
 
 def _differs_below_commit(r: RaftState, m: AppendEntries) -> bool:
@@ -334,13 +340,14 @@ def handle_leader_persisted(r: RaftState, sender: ServerId, m: LeaderPersisted, 
 def infers_commits(r: RaftState, leader: ServerId, follower: ServerId) -> bool:
     """Are the two of them a quorum, and neither suspect? Among three servers they are."""
     progress = r.progress.get(follower)
-    if r.suspect or (progress is not None and progress.suspect):
-        return (
-            False  # of the other's suspicion a follower need not know: a suspect leader vouches for nothing
-        )
-    return quorum.is_quorum(
-        r.configuration, {server for server in (leader, follower) if membership.counts(r, server)}
-    )
+    if r.suspicion or (progress is not None and progress.suspect):
+        return False  # of the other's a follower need not know: a suspect leader vouches for nothing
+    if not quorum.is_pair_quorum(r.configuration, leader, follower):
+        return False
+    if membership.counts(r, leader) and membership.counts(r, follower):
+        return True
+    counted = [server for server in (leader, follower) if membership.counts(r, server)]
+    return quorum.is_quorum(r.configuration, counted)  # where one decides alone
 
 
 def infer_commit(r: RaftState) -> None:
@@ -350,7 +357,7 @@ def infer_commit(r: RaftState) -> None:
     acknowledgement, and by Raft's proof that nobody hears of it changes nothing. `verified` makes ours the
     leader's entry; `persisted` was written with or after the term, which is therefore durable too.
     """
-    if r.leads or r.leader_id is None or r.suspect:
+    if r.leader_persisted <= r.commit_index or r.leads or r.leader_id is None or r.suspicion:
         return
     index = min(r.leader_persisted, r.verified, r.log.persisted)
     if index > r.commit_index and r.log.term_at(index) == r.term and infers_commits(r, r.leader_id, r.me):

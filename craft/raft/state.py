@@ -42,6 +42,9 @@ class Role(Enum):
     LEADER = "leader"
 
 
+_LEADER = Role.LEADER  # looking a member up costs more than comparing it, and `leads` is asked all the time
+
+
 class FormerLead(NamedTuple):
     """A term that was led here: how far each follower's log may have counted in it (PROTOCOL 10)."""
 
@@ -119,7 +122,7 @@ class RaftState:
     @property
     def leads(self) -> bool:
         """Is this replica the leader of its term, to its own knowledge?"""
-        return self.role is Role.LEADER
+        return self.role is _LEADER
 
     @property
     def suspect(self) -> bool:
@@ -134,11 +137,14 @@ class RaftState:
     @property
     def commit_place(self) -> Place:
         """The place of the last entry known committed."""
-        if not self.commit_index:
-            return NOWHERE
-        term = self.log.term_at(self.commit_index)
+        return Place(self.commit_term, self.commit_index)
+
+    @property
+    def commit_term(self) -> Term:
+        """The term of the last entry known committed; 0 if there is none."""
+        term = self.log.term_at(self.commit_index) if self.commit_index else 0
         assert term is not None, "the committed entry is in memory or is the offset"
-        return Place(term, self.commit_index)
+        return term
 
     def send(self, peer: ServerId, message: Message) -> None:
         """Queue a message; it leaves when (term, vote) are durable."""

@@ -185,16 +185,15 @@ def _decode_entries(
     entries = tuple([decode_entry(group, record) for record in records])
     if not entries:
         return entries
-    place = Place(0, entries[0].index - 1) if before is None else before
-    timestamp = -1
-    for at, entry in enumerate(entries):
-        found = (entry.index, entry.term, entry.timestamp)
-        if not (found[0] == place.index + 1 and found[1] >= place.term and found[2] > timestamp):
+    last_term, last_index = (0, entries[0].index - 1) if before is None else before
+    last_timestamp = -1
+    for at, (index, term, timestamp, _, _) in enumerate(entries):
+        if not (index == last_index + 1 and term >= last_term and timestamp > last_timestamp):
             raise WireError(
-                f"{name}.entries[{at}] has (index, term, timestamp) {found}; allowed is"
-                f" index {place.index + 1}, term {place.term} or more, timestamp above {timestamp}"
+                f"{name}.entries[{at}] has (index, term, timestamp) {(index, term, timestamp)}; allowed is"
+                f" index {last_index + 1}, term {last_term} or more, timestamp above {last_timestamp}"
             )
-        place, timestamp = Place(entry.term, entry.index), entry.timestamp
+        last_term, last_index, last_timestamp = term, index, timestamp
     return entries
 
 

@@ -655,8 +655,7 @@ def test_reports_of_what_is_committed(mutant: Mutant, monkeypatch: pytest.Monkey
 def vote_before_durable(patch: pytest.MonkeyPatch) -> None:
     """What a group says leaves before its (term, vote) are on disk."""
 
-    def drain(e: Any, group: int) -> None:
-        r = e.raft(group)
+    def drain(e: Any, r: Any) -> None:
         for peer, message in r.outbox:
             e.peers[peer].out.append(message)
         r.outbox = []

@@ -154,7 +154,7 @@ LOGS = (
         "leader_counts_what_it_has_not_persisted",
         "PROTOCOL 1",
         "The leader's own count runs ahead of its disk.",
-        (f"{REPLICATION}:maybe_commit", "match[r.me] = r.log.persisted", "match[r.me] = r.log.last_index"),
+        (f"{REPLICATION}:maybe_commit", "else r.log.persisted", "else r.log.last_index"),
     ),
     _mutant(
         "acknowledges_before_the_sync",
@@ -196,9 +196,9 @@ LOGS = (
         "Raft 5.3; scylladb 9965",
         "A follower takes the leader's commit index for its own divergent suffix.",
         (
-            f"{REPLICATION}:handle_append_entries",
-            "min(m.commit_index, r.verified)",
-            "min(m.commit_index, r.log.last_index)",
+            f"{REPLICATION}:_note_verified",
+            "min(commit_index, r.verified)",
+            "min(commit_index, r.log.last_index)",
         ),
         (  # Right by itself. Our own leaders never go back further than they must; others may.
             f"{REPLICATION}:handle_append_rejected",
@@ -261,8 +261,8 @@ LOGS = (
         "A leader and one follower count as a quorum of five.",
         (
             f"{REPLICATION}:infers_commits",
-            "return quorum.is_quorum(",
-            "return True or quorum.is_quorum(",
+            "if not quorum.is_pair_quorum(r.configuration, leader, follower):",
+            "if False:",
         ),
     ),
     _mutant(
@@ -318,8 +318,8 @@ MERGE = (
         "What a leader has appended closes its group, committed or not.",
         (
             "craft.engine.merging:_deliver",
-            "r.commit_index, r.log.persisted",
-            "r.log.persisted, r.log.persisted",
+            "min(r.commit_index, log.persisted)",
+            "log.persisted",
         ),
     ),
     _mutant(
@@ -328,8 +328,8 @@ MERGE = (
         "A committed entry that is not durable here closes its group.",
         (
             "craft.engine.merging:_deliver",
-            "r.commit_index, r.log.persisted",
-            "r.commit_index, r.log.last_index",
+            "min(r.commit_index, log.persisted)",
+            "min(r.commit_index, log.last_index)",
         ),
     ),
     _mutant(
@@ -712,10 +712,10 @@ SUSPECTS = (
         "suspect_infers_a_commit",
         "PROTOCOL 1, 10",
         "A suspect takes for committed what it and the leader hold.",
-        (f"{REPLICATION}:infer_commit", "or r.leader_id is None or r.suspect:", "or r.leader_id is None:"),
+        (f"{REPLICATION}:infer_commit", "or r.leader_id is None or r.suspicion:", "or r.leader_id is None:"),
         (
             f"{REPLICATION}:infers_commits",
-            "if r.suspect or (progress is not None and progress.suspect):",
+            "if r.suspicion or (progress is not None and progress.suspect):",
             "if False:",
         ),
     ),

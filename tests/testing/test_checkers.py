@@ -232,14 +232,14 @@ def test_a_leader_without_a_committed_entry_is_found(story: Story) -> None:
     """It was elected by servers that should not have voted for it."""
     server, r = story.follower()
     r.role, r.term = Role.LEADER, r.term + 1
-    del r.log.entries[-1]
+    r.log.truncate_from(r.log.last_index)
     assert "committed with term" in story.violates(LeaderCompleteness, "turned", server)
 
 
 def test_a_late_leader_may_lack_what_was_committed_after_its_term(story: Story) -> None:
     """It won an election that a higher term has overtaken: it commits nothing, and is no violation."""
     server, r = story.follower()
-    del r.log.entries[1:]
+    r.log.truncate_from(r.log.offset.index + 2)
     story.ledger.commit_terms[0] = [r.term + 5] * len(story.ledger.committed[0])
     r.role, r.term = Role.LEADER, r.term + 1
     story.tell(LeaderCompleteness, "turned", server)
@@ -602,7 +602,7 @@ def test_a_commit_below_a_closed_timestamp_is_found(story: Story) -> None:
     server, r = story.leader()
     entry = after(r)._replace(timestamp=r.log.last_timestamp)
     r.log.entries.append(entry)
-    r.commit_index = entry.index
+    r.log.last_index = r.commit_index = entry.index
     assert "had closed" in story.violates(ClosedTimestampsHold, "turned", server)
 
 
