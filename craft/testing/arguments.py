@@ -11,9 +11,9 @@ Invariants
 from __future__ import annotations
 
 import copy
-import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, TypeVar
 
 from craft.state_machine import Batch, StateMachine
@@ -21,9 +21,6 @@ from craft.testing import swarm
 from craft.testing.faults import FAULTS
 from craft.testing.model import Model
 from craft.testing.workloads import Digestible
-
-if typing.TYPE_CHECKING:
-    from random import Random
 
 T = TypeVar("T")
 
@@ -77,12 +74,22 @@ def checked_machine(machine: Callable[[], StateMachine], queries: object) -> Cal
     return machine
 
 
+MODEL = ("key", "initial", "step", "describe")
+
+
+def checked_model(model: Model) -> Model:
+    """A model with all of its methods, guarded."""
+    if isinstance(model, type) or not all(callable(getattr(model, name, None)) for name in MODEL):
+        raise TypeError(f"model is {model!r:.120}; allowed: an object with the methods {', '.join(MODEL)}")
+    return GuardedModel(model)
+
+
 def checked_seeds(seeds: int | Iterable[int], start: int | None) -> Sequence[int]:
     """The seeds themselves."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        first = 1 if start is None else start
-        if first < 0:
-            raise ValueError(f"seed_start is {first}; allowed: an integer from 0 on")
+        first: Any = 1 if start is None else start
+        if not isinstance(first, int) or first < 0:
+            raise ValueError(f"seed_start is {first!r:.120}; allowed: an integer from 0 on")
         if seeds < 1:
             raise ValueError(f"seeds is {seeds}; allowed: at least 1, or the seeds themselves")
         found: Sequence[Any] = range(first, first + seeds)
@@ -104,6 +111,8 @@ def checked_seeds(seeds: int | Iterable[int], start: int | None) -> Sequence[int
 
 def checked_names(option: str, given: str | Collection[str], allowed: Collection[str]) -> tuple[str, ...]:
     """Names of an option that takes one or several."""
+    if not isinstance(given, Collection):
+        raise TypeError(f"{option} is {given!r:.120}; allowed: one or several of {', '.join(allowed)}")
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         if name not in allowed:
@@ -143,15 +152,40 @@ class Raised(Exception):
     """A function of the user's raised; its error is the cause."""
 
 
-def guarded(name: str, function: Callable[[Any], T]) -> Callable[[Any], T]:
+def guarded(name: str, function: Callable[..., T]) -> Callable[..., T]:
     """The same function; what it raises says whose it is."""
 
-    def call(argument: Any) -> T:
+    def call(*arguments: Any) -> T:
         try:
-            return function(argument)
+            return function(*arguments)
         except Exception as error:
-            shown = f"{argument!r:.120}" if isinstance(argument, bytes) else "rng"
+            shown = ", ".join(map(_shown, arguments))
             raise Raised(f"{name}({shown}) raised {error!r}") from error
+
+    return call
+
+
+def _shown(argument: object) -> str:
+    return "rng" if isinstance(argument, Random) else f"{argument!r:.120}"
+
+
+class GuardedModel:
+    """The user's model, as the checker sees it."""
+
+    def __init__(self, model: Model) -> None:
+        self.key = guarded("model.key", _hashable(model.key))
+        self.initial = guarded("model.initial", _hashable(model.initial))
+        self.step = guarded("model.step", _hashable(model.step))
+        self.describe = guarded("model.describe", model.describe)
+
+
+def _hashable(function: Callable[..., T]) -> Callable[..., T]:
+    """The search remembers keys and states: what cannot be hashed is told where it comes from."""
+
+    def call(*arguments: Any) -> T:
+        found = function(*arguments)
+        hash(found)
+        return found
 
     return call
 
@@ -165,7 +199,7 @@ class Guarded:
             query = guarded("query", machine.query)
             self.query = lambda request: _copied(query(request))
         if isinstance(machine, Digestible):
-            self.digest = machine.digest
+            self.digest = guarded("digest", machine.digest)
 
     def apply_batch(self, batch: Batch) -> Any:
         """As the machine does it."""

@@ -132,8 +132,12 @@ class _Player:
         self._recording, self._style, self._controls = recording, style, controls
         self.answers: Answers = {}
         self.raised = ""
-        with controls.around(style.surroundings, 0):
-            self._machine = factory()
+        self._machine: Any = None
+        try:
+            with controls.around(style.surroundings, 0):
+                self._machine = factory()
+        except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+            self.raised = f"machine() raised {error!r}"
 
     def step(self, number: int) -> None:
         """Go one step on, unless the machine raised."""
@@ -153,16 +157,18 @@ class _Player:
 
     def _step(self, number: int, step: Step) -> None:
         commands = list(step.commands)
-        # An entry without commands is one batch in either style: it says what time it is.
-        parts = [[command] for command in commands] if self._style.one_by_one and commands else [commands]
+        parts = [[command] for command in commands] if self._style.one_by_one else [commands]
         at = 0
+        if not commands:  # as on a server: such an entry is only where something was asked
+            parts = []
         for part in parts:
             for answer in self._apply(number, at, step, part):
                 self.answers[Place(number, ORDER[COMMAND], at)] = answer
                 at += 1
-        state = digest(self._machine)
+        place = Place(number, ORDER[STATE], 0)
+        state = self._call(place, partial(digest, self._machine))
         if state is not None:
-            self.answers[Place(number, ORDER[STATE], 0)] = sight(state)
+            self.answers[place] = sight(state)
         if not self._style.silent:
             self._ask(number, step.queries)
 
@@ -279,7 +285,8 @@ def touched(factory: Factory, recording: Recording) -> dict[str, list[str]]:
         machine = factory()
         for step in recording.steps:
             try:
-                machine.apply_batch(Batch(step.position, step.timestamp, list(step.commands)))
+                if step.commands:
+                    machine.apply_batch(Batch(step.position, step.timestamp, list(step.commands)))
                 for query in step.queries:
                     machine.query(query)
             except Exception:  # noqa: BLE001  # a hint only: what was seen until then is enough

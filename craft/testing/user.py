@@ -51,13 +51,14 @@ LAST_QUERIES_MAX = 50
 EVENTS_TOLD = 15
 """The last events of a failed run that are told with it."""
 
-USER_RAISED = "machine, query, commands and queries raise nothing"
+USER_RAISED = "machine, query, digest, commands, queries and model raise nothing"
 SEEN_TOLD = 400
 """Characters of what was seen in a run, where replays have found out more."""
 
 NOT_THE_USERS = "craft promises this, not your state machine: please report it, with all of this message"
 ANOTHER_COURSE = (
-    "a second run of this seed took another course: commands or queries draw from more than the rng they get"
+    "a second run of this seed took another course: commands or queries draw from more than the rng they get,"
+    " or the machine is not deterministic"
 )
 
 DISAGREEMENTS = (ResultsAgree.PROPERTY, StatesAgree.PROPERTY, Replay.PROPERTY, Linearizable.PROPERTY)
@@ -161,7 +162,7 @@ def simulate(
         arguments.checked_machine(machine, queries),
         arguments.checked_function("commands", commands),
         None if queries is None else arguments.checked_function("queries", queries),
-        model,
+        None if model is None else arguments.checked_model(model),
         arguments.kinds_of_fault(only, without),
         arguments.checked_names("skip", skip, CHECKS),
         arguments.options_shown(only, without, skip),

@@ -116,21 +116,22 @@ def test_answers_that_are_equal_raise_no_alarm() -> None:
 
 
 class Timely(Names):
-    """Knows what time it is from every entry, those without commands included."""
+    """Knows what time it is from every batch, and counts on a first command in it."""
 
     now = 0
 
     def apply_batch(self, batch: craft.Batch) -> list[Any]:
-        self.now = batch.timestamp
+        self.now = batch.timestamp + len(batch.commands[0])
         return super().apply_batch(batch)
 
     def query(self, query: bytes) -> Any:
         return self.now
 
 
-def test_an_entry_without_commands_says_what_time_it_is() -> None:
-    """One by one means that commands come alone, not that such a batch is left out."""
-    simulate(Timely, commands=commands, queries=queries, seeds=6, skip=HERE)
+def test_an_entry_without_commands_is_no_batch() -> None:
+    """A replay gives a machine what a server gives it: nothing raises, nothing is left out."""
+    report = simulate(local(Timely), commands=commands, queries=queries, seeds=6, skip=HERE)
+    assert (report.replayed, report.left_out) == (3, ())
 
 
 class Numbered(Names):
@@ -444,6 +445,25 @@ class Asserting(Names):
         raise AssertionError(f"nobody asks {query!r}")
 
 
+class BadDigest(Names):
+    def digest(self) -> bytes:
+        raise AssertionError("no digest of that")
+
+
+class BadModel(CounterModel):
+    def step(self, state: Any, request: bytes, result: Any) -> Any:
+        raise AssertionError("no step from there")
+
+
+class ListKeys(CounterModel):
+    def key(self, request: bytes) -> Any:
+        return [request]
+
+
+def modelled(model: Any) -> dict[str, Any]:
+    return {"commands": add, "queries": get, "model": model, "only": []}
+
+
 def nothing(_rng: Random) -> bytes:
     return dict[int, bytes]()[1]
 
@@ -462,6 +482,9 @@ class LateFailure(Names):
     ("machine", "options", "said", "cause"),
     [
         (Asserting, {}, "query(b'", AssertionError),
+        (BadDigest, {}, "digest() raised AssertionError('no digest", AssertionError),
+        (CounterMachine, modelled(BadModel()), "model.step(", AssertionError),
+        (CounterMachine, modelled(ListKeys()), "unhashable type: 'list'", TypeError),
         (Names, {"commands": nothing}, "commands(rng) raised KeyError(1)", KeyError),
         (Names, {"queries": nothing}, "queries(rng) raised KeyError(1)", KeyError),
         (LateFailure, {}, "machine() raised OSError('no more')", OSError),
@@ -472,8 +495,37 @@ def test_whatever_else_raises_is_the_cause(
 ) -> None:
     """An AssertionError of the user's is not taken for one of craft's."""
     found = violated(machine, **options)
-    assert found.property == "machine, query, commands and queries raise nothing"
+    assert found.property == "machine, query, digest, commands, queries and model raise nothing"
     assert said in found.detail and isinstance(found.__cause__, cause)
+
+
+class LateRefusal(Names):
+    """As if what it looks at had changed when the merged log is replayed."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        LateRefusal.made += 1
+        self.number = LateRefusal.made
+
+    def apply(self, name: str, batch: craft.Batch) -> Any:
+        assert self.number != LATE, "too late"
+        return name
+
+
+LATE = 4
+"""Two machines are made to look at them, the third for the only server, the fourth for the merged log."""
+
+
+def test_a_machine_that_raises_in_the_replay_alone_is_not_blamed_on_craft() -> None:
+    """An AssertionError of its own is told with the position, and is the cause."""
+    options: dict[str, Any] = {"only": [], "seeds": [38], "skip": CHECKS}
+    found = violated(LateRefusal, **options)
+    assert found.property == "results are those of the merged log"
+    assert "apply_batch raised AssertionError('too late" in found.detail
+    assert ", and on no server" in found.detail
+    assert "please report it" not in found.detail and isinstance(found.__cause__, AssertionError)
 
 
 def test_commands_that_count_on_are_noticed_when_a_seed_fails() -> None:
@@ -510,6 +562,9 @@ WRONG: list[tuple[dict[str, Any], type, str]] = [
         "seed_start is 5 beside seeds=.*; allowed: seeds as a count",
     ),
     ({"seeds": 1, "seed_start": -1}, ValueError, "seed_start is -1; allowed: an integer from 0 on"),
+    ({"seeds": 1, "seed_start": "a"}, ValueError, "seed_start is 'a'; allowed: an integer from 0 on"),
+    ({"model": CounterModel}, TypeError, "model is <class .*; allowed: an object with the methods key, "),
+    ({"without": None}, TypeError, "without is None; allowed: one or several of links, "),
     ({"only": "fire"}, ValueError, "only has 'fire'; allowed: links, frames, .*kill"),
     ({"without": ["kill", "fire"]}, ValueError, "without has 'fire'; allowed: links"),
     ({"skip": "moon"}, ValueError, "skip has 'moon'; allowed: again, clock, random, entropy, batches"),

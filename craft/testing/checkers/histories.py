@@ -101,10 +101,25 @@ class Replay(Checker):
         machine = self._machine()
         self._reads(machine, asked.get(0, ()))
         for merged in self._ledger.merged:
-            results = _apply(machine, merged)
+            results = self._apply(machine, merged)
             here = asked.get(merged.position, ())
             self._writes(merged, results, here)
             self._reads(machine, here)
+
+    def _apply(self, machine: Any, merged: Merged) -> Sequence[Any] | None:
+        commands = [command for request in merged.requests for command in unpack(request.body)]
+        if not merged.requests:
+            return None
+        try:
+            results: Sequence[Any] | None = machine.apply_batch(
+                Batch(merged.position, merged.timestamp, commands)
+            )
+        except Exception as error:
+            raise Violation(
+                self.PROPERTY,
+                f"apply_batch raised {error!r} at position {merged.position}, and on no server",
+            ) from error
+        return results
 
     def _writes(self, merged: Merged, results: Sequence[Any] | None, operations: Sequence[Operation]) -> None:
         if not operations:
@@ -141,11 +156,3 @@ class Replay(Checker):
 
 def _alike(results: Sequence[Any] | None, expected: Sequence[Any] | None) -> bool:
     return same(*(sight(None if one is None else list(one)) for one in (results, expected)))
-
-
-def _apply(machine: Any, merged: Merged) -> Sequence[Any] | None:
-    commands = [command for request in merged.requests for command in unpack(request.body)]
-    if not merged.requests:
-        return None
-    results: Sequence[Any] | None = machine.apply_batch(Batch(merged.position, merged.timestamp, commands))
-    return results
