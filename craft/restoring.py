@@ -51,10 +51,11 @@ def _parts(capture: Capture, results: list[Any], chunks: Any) -> Iterator[Snapsh
     while batch := list(islice(rest, RESULTS_A_PART)):
         yield SnapshotPart(SnapshotKind.RESULTS, msgpack.packb(batch))
     for chunk in chunks():
-        yield SnapshotPart(SnapshotKind.MACHINE, _checked(chunk))
+        yield SnapshotPart(SnapshotKind.MACHINE, checked_chunk(chunk))
 
 
-def _checked(chunk: Any) -> bytes:
+def checked_chunk(chunk: Any) -> bytes:
+    """A piece of the state machine's, as bytes. Raises TypeError and ValueError."""
     if not isinstance(chunk, bytes | bytearray | memoryview):
         raise TypeError(f"snapshot() yielded an object of {type(chunk).__name__}; allowed are bytes")
     if len(chunk) > PART_BYTES_MAX:

@@ -11,12 +11,13 @@ Invariants
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from craft.state_machine import Batch, StateMachine
+from craft.restoring import checked_chunk
+from craft.state_machine import Batch, Snapshots, StateMachine
 from craft.testing import swarm
 from craft.testing.faults import FAULTS
 from craft.testing.model import Model
@@ -190,6 +191,18 @@ def _hashable(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
+def guarded_chunks(chunks: Callable[[], Iterable[bytes]]) -> Callable[[], Iterator[bytes]]:
+    """What `snapshot` returned, judged where it is known whose it is."""
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield from map(checked_chunk, chunks())
+        except Exception as error:
+            raise Raised(f"what snapshot() returned raised {error!r}") from error
+
+    return pieces
+
+
 class Guarded:
     """The user's machine, as the world sees it. What it answers is copied: it may go on with it."""
 
@@ -200,6 +213,10 @@ class Guarded:
             self.query = lambda request: _copied(query(request))
         if isinstance(machine, Digestible):
             self.digest = guarded("digest", machine.digest)
+        if isinstance(machine, Snapshots):
+            snapshot = guarded("snapshot", machine.snapshot)
+            self.snapshot = lambda: guarded_chunks(snapshot())
+            self.restore = machine.restore  # whatever it raises is known as its own
 
     def apply_batch(self, batch: Batch) -> Any:
         """As the machine does it."""

@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any
 
 from craft import restoring
-from craft.errors import DamagedSnapshot, StorageFailed
+from craft.errors import DamagedSnapshot, RestoreFailed, StorageFailed
 from craft.marks import mark
 from craft.ready import Capture, Ready, Receive, ReceiveAppend, ReceiveBegin, SnapshotRead
 from craft.state_machine import Snapshots
+from craft.testing.checkers.base import machine_raised
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.files import PowerLost
 from craft.testing.keeping import Keeping
@@ -59,6 +60,8 @@ def find(
         except DamagedSnapshot:
             mark("snapshot skipped")
             continue
+        except RestoreFailed as error:
+            raise machine_raised(error) from error
         behind = info.head.cuts
         ahead = fresh.ahead.position
         if ahead:

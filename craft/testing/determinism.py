@@ -128,6 +128,12 @@ CAUSES = {
         "each server answers other queries: query() must not change anything, not even fill a defaultdict",
         ("with the queries of the run", "without them"),
     ),
+    "snapshots": Words(
+        "the state machine does not go on from a snapshot as it was captured",
+        "snapshot() leaves something out that apply_batch or query looks at, what it returned yields what was"
+        " changed later, or restore() does not replace everything that was there before",
+        ("from a machine that applied all of the log", "from one that was restored from its own snapshot"),
+    ),
 }
 
 

@@ -11,12 +11,13 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from craft.state_machine import Batch
+from craft.restoring import checked_chunk
+from craft.state_machine import Batch, Snapshots
 from craft.testing.sameness import Sight, same, sight
 from craft.testing.surroundings import Controls, Surroundings
 from craft.testing.touches import touches
@@ -68,6 +69,8 @@ class Style(NamedTuple):
     """Every command in a batch of its own."""
     silent: bool = False
     """No queries before the end."""
+    restored: bool = False
+    """Now and then a snapshot takes the machine's place, if it can be captured."""
 
 
 PLAIN = Style()
@@ -81,8 +84,12 @@ STYLES = {
     "entropy": [Style(Surroundings(entropy=other)) for other in OTHERS],
     "batches": [Style(one_by_one=True)],
     "queries": [Style(silent=True)],
+    "snapshots": [Style(restored=True)],
 }
 """What is varied alone."""
+
+RESTORES_MAX = 20
+"""In one replay, evenly spread: a state may be large."""
 
 AGAIN, HASH = "again", "hash"
 CHECKS = (AGAIN, *STYLES, HASH)
@@ -129,21 +136,31 @@ class _Player:
     """One machine, on its way through a recording."""
 
     def __init__(self, factory: Factory, recording: Recording, style: Style, controls: Controls) -> None:
+        self._factory = factory
         self._recording, self._style, self._controls = recording, style, controls
+        self._restores = 0
         self.answers: Answers = {}
         self.raised = ""
         self._machine: Any = None
         try:
-            with controls.around(style.surroundings, 0):
-                self._machine = factory()
+            self._machine = self._make()
         except Exception as error:  # noqa: BLE001  # whatever the user's code raises
             self.raised = f"machine() raised {error!r}"
+
+    def _make(self) -> Any:
+        with self._controls.around(self._style.surroundings, 0):
+            return self._factory()
 
     def step(self, number: int) -> None:
         """Go one step on, unless the machine raised."""
         if not self.raised:
+            step = self._recording.steps[number]
             try:
-                self._step(number, self._recording.steps[number])
+                chunks = self._capture(number, step)
+                self._step(number, step)
+                if chunks is not None:
+                    self._restore(number, chunks)
+                    self._step(number, step)
             except _Raised as error:
                 self.raised = str(error)
 
@@ -154,6 +171,29 @@ class _Player:
                 self._ask(len(self._recording.steps), self._recording.last)
             except _Raised as error:
                 self.raised = str(error)
+
+    def _capture(self, number: int, step: Step) -> Callable[[], Iterable[bytes]] | None:
+        """A snapshot's fork before this step, where its turn has come."""
+        every = max(1, len(self._recording.steps) // RESTORES_MAX)
+        wanted = self._style.restored and step.commands and number % every == 0
+        if not wanted or not isinstance(self._machine, Snapshots):
+            return None
+        place = Place(number, ORDER[COMMAND], 0)
+        forked: Callable[[], Iterable[bytes]] = self._call(place, self._machine.snapshot, "snapshot()")
+        return forked
+
+    def _restore(self, number: int, chunks: Callable[[], Iterable[bytes]]) -> None:
+        """Go back to where the fork was: in this machine, as when a peer sends a snapshot, or in a new one,
+        as at a start. The fork is read only now: on a server, too, the machine goes on meanwhile.
+        """
+        place = Place(number, ORDER[COMMAND], 0)
+        pieces = self._call(
+            place, lambda: [checked_chunk(one) for one in chunks()], "what snapshot() returned"
+        )
+        self._restores += 1
+        if self._restores % 2:
+            self._machine = self._make()
+        self._call(place, lambda: self._machine.restore(iter(pieces)), "restore()")
 
     def _step(self, number: int, step: Step) -> None:
         commands = list(step.commands)
@@ -187,13 +227,13 @@ class _Player:
             place = Place(number, ORDER[QUERY], at)
             self.answers[place] = sight(self._call(place, partial(self._machine.query, query)))
 
-    def _call(self, place: Place, call: Callable[[], Any]) -> Any:
+    def _call(self, place: Place, call: Callable[[], Any], who: str = "") -> Any:
         count = 1 + place.step * PLACES_PER_STEP + place.order * PLACES_PER_STEP // 2 + place.number
         try:
             with self._controls.around(self._style.surroundings, count):
                 return call()
         except Exception as error:  # noqa: BLE001  # whatever the user's code raises is what it answers
-            return self._stop(place, f"raised {error!r}")
+            return self._stop(place, f"{who} raised {error!r}".strip())
 
     def _stop(self, place: Place, why: str) -> None:
         self.answers[place] = Sight(why)

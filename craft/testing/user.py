@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from craft.applying import unpack
-from craft.errors import ApplyFailed
+from craft.errors import ApplyFailed, RestoreFailed
 from craft.state_machine import StateMachine
 from craft.testing import arguments, determinism, elsewhere, report, swarm
 from craft.testing import checkers as standard_checkers
@@ -28,7 +28,7 @@ from craft.testing.checkers.ledger import Ledger
 from craft.testing.checkers.merging import ResultsAgree, StatesAgree
 from craft.testing.history import History, Outcome
 from craft.testing.model import Model
-from craft.testing.plan import SECOND
+from craft.testing.plan import SECOND, Plan
 from craft.testing.replays import CHECKS, Finding, Recording, Step
 from craft.testing.run import Result, Run
 from craft.testing.trace import Trace
@@ -48,10 +48,12 @@ REPLAYED_COMMANDS_MAX = 5_000
 LAST_QUERIES_MAX = 50
 """Different queries of a run that are asked once more at the end of a replay."""
 
+SNAPSHOT_PIECE_BYTES = 64 * 1024
+
 EVENTS_TOLD = 15
 """The last events of a failed run that are told with it."""
 
-USER_RAISED = "machine, query, digest, commands, queries and model raise nothing"
+USER_RAISED = "machine, query, digest, snapshot, commands, queries and model raise nothing"
 SEEN_TOLD = 400
 """Characters of what was seen in a run, where replays have found out more."""
 
@@ -150,7 +152,8 @@ def simulate(
 
     `seeds` is how many, from `seed_start` (by default 1) on, or the seeds themselves. `only` and `without`
     name kinds of fault, or classes of them, as for `craft simulate`. `skip` names ways of replaying the
-    merged log that are left out: `again`, `clock`, `random`, `entropy`, `batches`, `queries`, `hash`.
+    merged log that are left out: `again`, `clock`, `random`, `entropy`, `batches`, `queries`, `snapshots`,
+    `hash`.
 
     Returns a `Report`. Raises `Violated` at the first seed in which a property does not hold: among others,
     that the machine answers the same everywhere, in any process, at any time. TypeError and ValueError name
@@ -228,7 +231,7 @@ class _Search:
             guarded("commands", asked.commands),
             None if asked.queries is None else guarded("queries", asked.queries),
         )
-        plan = swarm.draw(seed, only=asked.kinds, workload=workload.name)
+        plan = _plan(seed, asked.kinds, workload.name)
         checkers = standard_checkers.standard(model=asked.model, machine=machine)
         run = Run(plan, workload=workload, checkers=checkers, trace=trace)
         try:
@@ -267,7 +270,7 @@ class _Search:
         __tracebackhide__ = True
         violation = result.violation
         assert violation is not None
-        users = isinstance(violation.__cause__, ApplyFailed)
+        users = isinstance(violation.__cause__, ApplyFailed | RestoreFailed)
         notes = []
         if violation.property in DISAGREEMENTS:
             notes = self._explain(violation, result, recording)
@@ -300,10 +303,22 @@ class _Search:
         ]
 
 
+def _plan(seed: int, kinds: tuple[str, ...], workload: str) -> Plan:
+    """The swarm sends snapshots slowly, in tiny pieces, as its own are small: a user's may be of megabytes.
+    And no machine of a user's keeps its own data here, at one snapshot a batch.
+    """
+    plan = swarm.draw(seed, only=kinds, workload=workload)
+    limits = replace(
+        plan.limits, snapshot_chunk_bytes=SNAPSHOT_PIECE_BYTES, snapshot_bytes_per_second_max=10**9
+    )
+    snapshots = None if plan.snapshots is None else replace(plan.snapshots, kept=None)
+    return replace(plan, limits=limits, snapshots=snapshots)
+
+
 def _cause(violation: Violation) -> BaseException | None:
     """What the user's code raised, where it did."""
     cause = violation.__cause__
-    return cause.__cause__ if isinstance(cause, ApplyFailed) else cause
+    return cause.__cause__ if isinstance(cause, ApplyFailed | RestoreFailed) else cause
 
 
 # -- recording -------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from craft.applying import unpack
-from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, StorageFailed
+from craft.errors import ApplyFailed, DamagedStorage, FatalError, NotReady, RestoreFailed, StorageFailed
 from craft.ready import Merged, Verdict
 from craft.recovery import TAIL_BYTES_MAX
 from craft.testing.capturing import find
-from craft.testing.checkers.base import Checker, Hooks, Violation
+from craft.testing.checkers.base import Checker, Hooks, Violation, machine_raised
 from craft.testing.clocks import SimulatedClock
 from craft.testing.disk import Crash, SimulatedDisk
 from craft.testing.history import ClientRequest, History, Operation
@@ -235,8 +235,8 @@ class World:
     def _ended(self, server: SimServer, error: FatalError) -> None:
         """A server ended itself. That is right where its disk failed or the user's code raised."""
         self.note(server.id, "end", f"{type(error).__name__}: {error}")
-        if isinstance(error, ApplyFailed):
-            raise Violation("the state machine refuses no command by raising", str(error)) from error
+        if isinstance(error, ApplyFailed | RestoreFailed):
+            raise machine_raised(error) from error
         sound = not (server.disk.spoilt and isinstance(error, DamagedStorage))
         if sound and not isinstance(error, StorageFailed):
             raise Violation("a server ends itself only where its disk failed", f"{error!r}") from error

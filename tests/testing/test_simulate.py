@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -96,6 +96,12 @@ class Silent:
 def test_a_machine_without_queries_and_results_passes() -> None:
     """Nothing is read; that what is merged agrees is checked all the same."""
     assert simulate(Silent, commands=commands, seeds=[1], skip=HERE).seeds == 1
+
+
+def test_a_machine_with_snapshots_passes() -> None:
+    """It is captured and restored in clusters, and in the replays."""
+    report = simulate(local(Captured), commands=commands, queries=queries, seeds=12, skip=HERE)
+    assert (report.replayed, report.left_out) == (3, ())
 
 
 class Strange(Names):
@@ -285,6 +291,62 @@ class Digested(Names):
         return repr(self.names).encode()
 
 
+class Captured(Names):
+    """Goes on from its snapshots; the next ones do not."""
+
+    def snapshot(self) -> Callable[[], list[bytes]]:
+        forked = ",".join(self.names)
+        return lambda: [forked.encode()]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.names = {}
+        for name in b"".join(chunks).decode().split(","):
+            if name:
+                self.names[name] = len(self.names)
+
+
+class Forgetful(Captured):
+    """Counts what it was given, and leaves that out of its snapshots."""
+
+    count = 0
+
+    def apply(self, name: str, batch: craft.Batch) -> Any:
+        self.count += 1
+        return self.count
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        super().restore(chunks)
+        self.count = 0
+
+
+class Unforked(Captured):
+    """What it returns looks at the names when it is called."""
+
+    def snapshot(self) -> Callable[[], list[bytes]]:
+        return lambda: [",".join(self.names).encode()]
+
+
+class Adding(Captured):
+    """Does not replace what was there."""
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        before = self.names
+        super().restore(chunks)
+        self.names |= before
+
+
+class Unrestored(Captured):
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        raise OSError("no room for that")
+
+
+class Unsound(Captured):
+    """Its pieces are no bytes."""
+
+    def snapshot(self) -> Any:
+        return lambda: self.names
+
+
 CAUSES: dict[str, tuple[type, str, str]] = {
     # the machine, the verdict, the line that is seen; replayed in this process
     "time": (Clock, "at another time", "in apply: time.time()"),
@@ -295,6 +357,9 @@ CAUSES: dict[str, tuple[type, str, str]] = {
     "Random": (Unseeded, "with other bytes of os.urandom()", ""),
     "batches": (BatchSize, "depends on which commands share a batch", ""),
     "queries": (Counting, "a query changes the state machine", ""),
+    "a snapshot that forgets": (Forgetful, "does not go on from a snapshot as it was captured", ""),
+    "no fork": (Unforked, "does not go on from a snapshot as it was captured", ""),
+    "a restore that adds": (Adding, "does not go on from a snapshot as it was captured", ""),
     "a shared list": (Reset, "in the same process answers differently", ""),
 }
 ELSEWHERE = {
@@ -478,6 +543,9 @@ class LateFailure(Names):
             raise OSError("no more")
 
 
+SNAPPING: dict[str, Any] = {"seeds": [7], "only": []}
+
+
 @pytest.mark.parametrize(
     ("machine", "options", "said", "cause"),
     [
@@ -487,6 +555,7 @@ class LateFailure(Names):
         (CounterMachine, modelled(ListKeys()), "unhashable type: 'list'", TypeError),
         (Names, {"commands": nothing}, "commands(rng) raised KeyError(1)", KeyError),
         (Names, {"queries": nothing}, "queries(rng) raised KeyError(1)", KeyError),
+        (Unsound, SNAPPING, "what snapshot() returned raised TypeError(", TypeError),
         (LateFailure, {}, "machine() raised OSError('no more')", OSError),
     ],
 )
@@ -495,8 +564,16 @@ def test_whatever_else_raises_is_the_cause(
 ) -> None:
     """An AssertionError of the user's is not taken for one of craft's."""
     found = violated(machine, **options)
-    assert found.property == "machine, query, digest, commands, queries and model raise nothing"
+    assert found.property == "machine, query, digest, snapshot, commands, queries and model raise nothing"
     assert said in found.detail and isinstance(found.__cause__, cause)
+
+
+def test_a_machine_that_raises_in_restore_is_not_blamed_on_craft() -> None:
+    """In the cluster, where a server starts from its own snapshot or is sent one; not in a replay only."""
+    found = violated(Unrestored, seeds=20, skip=CHECKS)
+    assert found.property == "the state machine restores what it has captured"
+    assert "restore raised: OSError('no room for that')" in found.detail
+    assert "please report it" not in found.detail and isinstance(found.__cause__, OSError)
 
 
 class LateRefusal(Names):

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from craft.errors import ApplyFailed, RestoreFailed
+
 if typing.TYPE_CHECKING:
     from craft.messages import Frame
     from craft.ready import Merged
@@ -30,6 +32,13 @@ class Violation(Exception):
     def __reduce__(self) -> tuple[type[Violation], tuple[str, str]]:
         """It travels between processes."""
         return Violation, (self.property, self.detail)
+
+
+def machine_raised(error: ApplyFailed | RestoreFailed) -> Violation:
+    """What does not hold where the user's code ends a server."""
+    refused = isinstance(error, ApplyFailed)
+    does = "refuses no command by raising" if refused else "restores what it has captured"
+    return Violation(f"the state machine {does}", str(error))
 
 
 class Checker:
