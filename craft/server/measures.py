@@ -24,6 +24,7 @@ class Measures:
 
     def __init__(self) -> None:
         m = self.metrics = Metrics()
+        self._watch_peers: Callable[[], None] = lambda: None
         self.turns = m.counter("craft_turns_total", unit="turns", help="Turns of the engine.")
         self.turn_seconds = m.histogram(
             "craft_turn_seconds",
@@ -105,6 +106,7 @@ class Measures:
         self.received_bytes.value = inbox.bytes_total
         self.commands_applied.value = applier.commands_total
         self.entries_merged.value = applier.entries_total
+        self._watch_peers()
         return self.metrics.collect()
 
     def take_turn(self, seconds: float, e: EngineState) -> None:
@@ -197,8 +199,14 @@ class Measures:
             help="How far this server's clock may be off by its own word; absent: unknown.",
             read=error,
         )
-        for peer in e.peers:
-            self._watch_clock(e, peer, now)
+        watched: set[ServerId] = set()
+
+        def watch_peers() -> None:
+            for peer in e.peers.keys() - watched:  # peers come and go
+                watched.add(peer)
+                self._watch_clock(e, peer, now)
+
+        self._watch_peers = watch_peers
 
     def _watch_clock(self, e: EngineState, peer: ServerId, now: Callable[[], Instant]) -> None:
         def seen(field: str) -> Callable[[], float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -10,8 +11,12 @@ import trio
 import craft
 from craft.clock.ntp import SYNCHRONISED
 from craft.server.opening import configured_clock
+from craft.storage import Identity
+from craft.storage.memory import MemoryStorage
 from tests.clock.responder import Lie, responding
-from tests.server.cluster import Ledger, three_servers
+from tests.server.cluster import Ledger, VirtualClock, three_servers
+
+ADDRESSES = {server_id: f"127.0.0.1:{7400 + server_id}" for server_id in (1, 2, 3)}
 
 
 def config(**settings: Any) -> craft.Config:
@@ -78,3 +83,24 @@ async def test_offsets_and_errors_are_metrics(autojump_clock: object) -> None:
     assert offsets == {"2": 0, "3": 1.5}
     assert "craft_clock_error_seconds" not in {metric["name"] for metric in collected}
     assert again["craft_clock_error_seconds"] == 0.002
+
+
+def offsets(server: craft.Server[Any]) -> dict[str, float]:
+    found = [metric for metric in server.metrics() if metric["name"] == "craft_clock_offset_seconds"]
+    return {metric["labels"]["peer"]: round(metric["value"], 6) for metric in found}
+
+
+async def test_who_joins_later_is_a_metric_as_well(autojump_clock: object) -> None:
+    """For the others, and they for it: no server was its peer when it started."""
+    async with three_servers() as cluster:
+        address, disk = "127.0.0.1:7404", MemoryStorage(Identity("test", 4, secrets.token_hex(16), 3))
+        await cluster.servers[1].members.add(4, address, wait=False)
+        await trio.sleep(1)  # until all know of it: this network tells nobody twice who is there
+        config = craft.Config(cluster="test", server_id=4, servers={4: address, **ADDRESSES})
+        transport = cluster.network.transport(4)
+        async with craft.open_server(
+            config, Ledger(), clock=VirtualClock(2 * 10**9), storage=disk, transport=transport
+        ) as fourth:
+            await trio.sleep(5)
+            assert offsets(cluster.servers[1]) == {"2": 0, "3": 0, "4": 2}
+            assert offsets(fourth) == {"1": -2, "2": -2, "3": -2}
