@@ -104,6 +104,11 @@ class Settings:
         """Check at once."""
         if self.store not in STORES:
             raise craft.ConfigError(f"store: {self.store!r} is not allowed; allowed: {', '.join(STORES)}")
+        if self.craft.apply_in_thread:
+            raise craft.ConfigError(
+                "craft: apply_in_thread = true is not allowed, for the store tells its subscribers"
+                " while it applies; allowed: false"
+            )
         if self.store == ROCKS and self.craft.data_dir is None:
             raise craft.ConfigError(
                 f"store: {self.store!r} is not allowed, for craft keeps its log in memory (no data_dir);"

@@ -115,6 +115,17 @@ def test_settings_that_are_wrong_are_told_why(tmp_path: Path, text: str, complai
     assert "toml" in str(caught.value)
 
 
+def test_the_store_is_never_applied_in_a_thread(tmp_path: Path) -> None:
+    """A message to a subscriber that does not read would end the server."""
+    file = write(tmp_path, 'craft = "server.toml"')
+    config = craft.Config(
+        cluster="kv", server_id=1, servers={1: "127.0.0.1:7401"}, data_dir=tmp_path, apply_in_thread=True
+    )
+    (tmp_path / "server.toml").write_text(config.to_toml(), encoding="utf-8")
+    with pytest.raises(craft.ConfigError, match="store.toml: craft: apply_in_thread = true is not allowed"):
+        settings.load(file)
+
+
 def test_a_directory_keeps_its_cluster(tmp_path: Path) -> None:
     """What `up` has made is used again; another number of servers is refused."""
     files = cluster.prepare(tmp_path / "kv", servers=3, redis_port=6379)
