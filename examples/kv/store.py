@@ -8,6 +8,8 @@ Invariants:
 - An error says what became of the command (`fates.py`).
 - Whether a key has expired is decided by merged timestamps alone. Where the clock says that one is due, a
   read first lets the log say what time it is: no reader sees a key go and another, later, see it again.
+  Reads that ask nobody (SESSION, STALE) go by this server's clock as well: in a silent cluster, whose log
+  tells no time, a key would else never go for them.
 """
 
 from __future__ import annotations

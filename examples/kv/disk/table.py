@@ -6,8 +6,8 @@ Invariants:
 - `changed` has every entry that differs from the disk, and is empty between batches. An entry in it is not
   forgotten; all others may be at any time.
 - All that a batch changed is written at once, with the batch's position.
-- Memory does not grow with the data: the cache has a limit, removals are at most as many as there are slots,
-  and what a batch changes is bounded by the batch.
+- Memory does not grow with the data: the cache has a limit, and removals are at most as many as there are
+  slots. What a batch changes is held whole until it is written, for that is done in one piece.
 - Values in the cache are not changed in place, but those of the epoch, which are in `changed`.
 """
 
