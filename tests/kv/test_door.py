@@ -179,6 +179,23 @@ async def test_a_read_without_an_answer_took_no_effect(
             assert await wire.ask(*command.split()) == b"-REJECTED no effect, try again: it ended\r\n"
 
 
+async def test_a_server_that_takes_no_commands_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one without room on its disk: what is over by a clock, and not yet by the log, is still there."""
+    async with shops() as [shop]:
+        wire = await shop.wire()
+        assert await wire.ask("SET", "k", "v", "PX", "1") == OK
+        await trio.sleep(0.005)
+
+        async def refuse(*_: object) -> None:
+            raise craft.Overloaded("disk_free_bytes_min")
+
+        with monkeypatch.context() as full:
+            full.setattr(shop.server, "propose", refuse)
+            assert await ask_all(wire, "GET k", "WATCH k") == [b"$1\r\nv\r\n", OK]
+            assert (await wire.ask("SET", "l", "v")).startswith(b"-REJECTED no effect, try again")
+        assert await wire.ask("GET", "k") == b"$-1\r\n"
+
+
 async def test_nobody_hears_that_the_log_was_asked_for_the_time() -> None:
     """Not even who listens to every channel."""
     async with shops() as [shop]:
