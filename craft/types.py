@@ -196,7 +196,7 @@ def unpack_configuration(packed: bytes) -> Configuration:
         if len(packed) < at + 5:
             break
         server, length = struct.unpack_from(">IB", packed, at)
-        disks.append((server, packed[at + 5 : at + 5 + length].decode("ascii", "replace")))
+        disks.append((server, packed[at + 5 : at + 5 + length].decode("ascii")))
         at += 5 + length
     configuration = Configuration(parts[0], parts[1], parts[2], version, tuple(disks))
     if pack_configuration(configuration) != packed:

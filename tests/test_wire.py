@@ -336,6 +336,14 @@ def test_a_configuration_is_sorted_sets() -> None:
         assert "allowed is a configuration" in wrong(frame)
 
 
+def test_a_configuration_with_a_disk_that_nobody_could_name_is_refused() -> None:
+    """No text that is written longer than it was read: packing it again to compare would be our own fault."""
+    right = pack_configuration(Configuration(frozenset({1}), disks=((1, "d" * 255),)))
+    frame = packed(frame_of())
+    frame[7] = [[CODES[ReadReport], 5, [[[1, 1], [1, 1], [1, 1], right[:-255] + b"\xff" * 255, False]]]]
+    assert "allowed is a configuration" in wrong(frame)
+
+
 # -- entries --------------------------------------------------------------------------------------
 
 
