@@ -43,6 +43,7 @@ from craft.types import (
     Proposal,
     SnapshotId,
     make_entry,
+    pack_configuration,
 )
 
 NUMBER_MAX = 2**63 - 1
@@ -71,14 +72,16 @@ def entry_runs(draw: st.DrawFn, group: int, before: Place) -> tuple[Entry, ...]:
     for offset in range(draw(st.integers(0, 4))):
         term += draw(st.integers(0, 2))
         timestamp += draw(st.integers(1, 2**40))
+        kind = draw(st.sampled_from(EntryKind))
+        packed = configurations.map(pack_configuration)
         entries.append(
             make_entry(
                 group,
                 index=before.index + 1 + offset,
                 term=term,
                 timestamp=timestamp,
-                kind=draw(st.sampled_from(EntryKind)),
-                payload=draw(bodies),
+                kind=kind,
+                payload=draw(packed if kind is EntryKind.CONFIGURATION else bodies),
             )
         )
     return tuple(entries)

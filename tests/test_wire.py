@@ -15,6 +15,7 @@ from craft.errors import DamagedEntry, InvariantViolation, RemoteError, WireErro
 from craft.messages import (
     AppendAccepted,
     AppendEntries,
+    FetchResult,
     Forward,
     Frame,
     Heartbeats,
@@ -380,6 +381,13 @@ def test_stamps_in_a_run_must_rise() -> None:
     """Stamps rise strictly along a log (PROTOCOL 2)."""
     same = make_entry(3, index=9, term=5, timestamp=100, kind=EntryKind.EMPTY)
     assert "timestamp above 100" in wrong(packed(frame_of(AppendEntries(3, 6, 7, 4, 7, (ENTRY, same)))))
+
+
+def test_a_configuration_entry_holds_a_configuration() -> None:
+    """A log reads it as soon as it is appended: what its leader has packed wrongly is the leader's fault."""
+    entry = make_entry(3, index=8, term=4, timestamp=100, kind=EntryKind.CONFIGURATION, payload=b"none")
+    for message in (AppendEntries(3, 6, 7, 4, 7, (entry,)), FetchResult(3, (entry,))):
+        assert ".entries[0] holds no configuration" in wrong(packed(frame_of(message)))
 
 
 # -- sizes and urgency ----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ from craft.types import (
     SERVERS_MAX,
     Configuration,
     Entry,
+    EntryKind,
     Place,
     Proposal,
     SnapshotId,
@@ -187,14 +188,23 @@ def _decode_entries(
         return entries
     last_term, last_index = (0, entries[0].index - 1) if before is None else before
     last_timestamp = -1
-    for at, (index, term, timestamp, _, _) in enumerate(entries):
+    for at, (index, term, timestamp, kind, _) in enumerate(entries):
         if not (index == last_index + 1 and term >= last_term and timestamp > last_timestamp):
             raise WireError(
                 f"{name}.entries[{at}] has (index, term, timestamp) {(index, term, timestamp)}; allowed is"
                 f" index {last_index + 1}, term {last_term} or more, timestamp above {last_timestamp}"
             )
+        if kind is EntryKind.CONFIGURATION:  # the log will read it, as soon as it is appended
+            _check_configuration(f"{name}.entries[{at}]", entries[at])
         last_term, last_index, last_timestamp = term, index, timestamp
     return entries
+
+
+def _check_configuration(where: str, entry: Entry) -> None:
+    try:
+        unpack_configuration(entry.payload)
+    except ValueError as error:
+        raise WireError(f"{where} holds no configuration: {error}") from error
 
 
 def _finish_append_entries(fields: Sequence[Any]) -> AppendEntries:
