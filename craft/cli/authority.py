@@ -33,20 +33,8 @@ class Authority:
         self._directory = directory
         self._days = valid_days
         self._cert_file, self._key_file = directory / f"{name}.pem", directory / f"{name}-key.pem"
-        if self._cert_file.exists() and self._key_file.exists():
-            try:
-                self._cert = x509.load_pem_x509_certificate(self._cert_file.read_bytes())
-                key = serialization.load_pem_private_key(self._key_file.read_bytes(), None)
-            except (ValueError, TypeError, OSError) as error:
-                raise ConfigError(
-                    f"{self._cert_file} and {self._key_file} cannot be used: {error}; allowed: what craft"
-                    " certs has made there, or another --dir"
-                ) from error
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise ConfigError(
-                    f"{self._key_file} is no key that craft certs has made; allowed: another --dir"
-                )
-            self._key = key
+        if self._cert_file.exists() or self._key_file.exists():
+            self._load()
             return
         self._key = _new_key()
         subject = _name(f"craft {name}")
@@ -69,11 +57,41 @@ class Authority:
         self._cert = self._signed(builder)
         self._write(self._cert_file, self._key_file, self._cert, self._key)
 
+    def _load(self) -> None:
+        """What is there already. Raises ConfigError where nothing can be signed with it."""
+        if half := _half(self._cert_file, self._key_file):
+            raise ConfigError(
+                f"{half}; allowed: both, or neither, for a new authority, which knows none of what the old"
+                " one signed"
+            )
+        try:
+            self._cert = x509.load_pem_x509_certificate(self._cert_file.read_bytes())
+            key = serialization.load_pem_private_key(self._key_file.read_bytes(), None)
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigError(
+                f"{self._cert_file} and {self._key_file} cannot be used: {error}; allowed: what craft"
+                " certs has made there, or another --dir"
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ConfigError(f"{self._key_file} is no key that craft certs has made; allowed: another --dir")
+        if key.public_key() != self._cert.public_key():
+            raise ConfigError(
+                f"{self._cert_file} and {self._key_file} do not belong together: nobody would believe what"
+                " they sign; allowed: what craft certs has made there, or another --dir"
+            )
+        end = self._cert.not_valid_after_utc
+        if end <= dt.datetime.now(dt.UTC):
+            raise ConfigError(
+                f"{self._cert_file} has expired, on {end:%Y-%m-%d}: nobody would believe what it signs;"
+                " allowed: another --dir, for an authority and certificates that are all new"
+            )
+        self._key = key
+
     def issue(self, name: str, hosts: Sequence[str], *, for_server: bool) -> str:
         """A certificate and its key, unless both are there; says what was done."""
         cert_file, key_file = self._directory / f"{name}.pem", self._directory / f"{name}-key.pem"
-        if cert_file.exists() and key_file.exists():
-            return f"{cert_file} is there already"
+        if cert_file.exists() or key_file.exists():
+            return _told(cert_file, key_file)
         key = _new_key()
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if for_server:  # servers connect to each other as well
@@ -96,6 +114,9 @@ class Authority:
         self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
     ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
+        end = now + dt.timedelta(days=self._days)
+        if subject != issuer:  # what outlives its authority is not believed
+            end = min(end, self._cert.not_valid_after_utc)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -103,7 +124,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SLACK)
-            .not_valid_after(now + dt.timedelta(days=self._days))
+            .not_valid_after(end)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
 
@@ -118,10 +139,32 @@ class Authority:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(private)
-        cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+        with cert_file.open("xb") as file:
+            file.write(cert.public_bytes(serialization.Encoding.PEM))
+
+
+def _half(cert_file: Path, key_file: Path) -> str:
+    """Is a certificate or its key there alone? It is not written over: the other may be kept elsewhere."""
+    if cert_file.exists() == key_file.exists():
+        return ""
+    one, other = (cert_file, key_file) if cert_file.exists() else (key_file, cert_file)
+    return f"{one} is there, and {other} is not"
+
+
+def _told(cert_file: Path, key_file: Path) -> str:
+    """What is said of a certificate that is there."""
+    if half := _half(cert_file, key_file):
+        return f"{half}: nothing was made"
+    try:
+        end = x509.load_pem_x509_certificate(cert_file.read_bytes()).not_valid_after_utc
+    except ValueError:
+        end = None  # what somebody else has put there
+    if end is not None and end <= dt.datetime.now(dt.UTC):
+        return f"{cert_file} is there, and has expired, on {end:%Y-%m-%d}: remove it and its key for another"
+    return f"{cert_file} is there already"
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:

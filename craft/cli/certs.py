@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 from pathlib import Path
 
 from craft.cli.common import EXIT_OK, Commands, add_command
@@ -38,6 +39,9 @@ in a server's configuration:
 """
 
 HOSTS_DEFAULT = ("localhost", "127.0.0.1", "::1")
+HOST = re.compile(r"(\*\.)?([\w-]{1,63}\.)*(?!\d+\.?$)[\w-]{1,63}\.?", re.ASCII)
+"""A name in DNS; what ends in a number was to be an address."""
+
 NAME_CHARS_MAX = 64
 DAYS_MAX = 3650
 
@@ -77,17 +81,17 @@ def file_name(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not allowed; allowed: 1 to {NAME_CHARS_MAX} letters, digits, '-', '_' and '.'"
         )
-    if text in {"client", "servers-ca", "clients-ca"} or text.startswith("."):
+    if text in {"client", "servers-ca", "clients-ca"} or text.startswith(".") or text.endswith("-key"):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it is the name of another file")
     return text
 
 
 def host_name(text: str) -> str:
     """A DNS name, or an IP address."""
-    if not text or not text.isascii() or any(char.isspace() or char in "/:@" for char in text.strip("[]")):
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if HOST.fullmatch(text) is None:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not allowed; allowed: a DNS name or an IP address, without a port"
             ) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 import stat
 from pathlib import Path
+from typing import Self
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from craft.cli import main
 from craft.config import Config
@@ -94,8 +97,11 @@ def test_a_server_is_added_later(made: Path, capsys: pytest.CaptureFixture[str])
     [
         (["a/b"], "'a/b' is not allowed; allowed: 1 to 64 letters"),
         (["client"], "is the name of another file"),
+        (["server-1", "server-1-key"], "'server-1-key' is not allowed; it is the name of another file"),
         (["x", "--days", "0"], "'0' is not allowed; allowed: 1 to 3650"),
         (["x", "--host", "a:1"], "'a:1' is not allowed; allowed: a DNS name or an IP address"),
+        (["x", "--host", "[10.0.0.1]"], "'[10.0.0.1]' is not allowed; allowed: a DNS name or an IP address"),
+        (["x", "--host", "10.0.0.256"], "'10.0.0.256' is not allowed; allowed: a DNS name or an IP address"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -114,3 +120,69 @@ def test_files_that_are_something_else_are_refused(made: Path, capsys: pytest.Ca
     assert main(["certs", "--dir", str(made), "server-3"]) == 1
     assert "servers-ca.pem" in capsys.readouterr().err
     assert not (made / "server-3.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("gone", "code"), [("servers-ca-key", 1), ("servers-ca", 1), ("server-1-key", 0), ("client", 0)]
+)
+def test_half_of_a_pair_is_left_alone(
+    made: Path, gone: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other half may be kept elsewhere; and with a new authority all servers would be strangers."""
+    (made / f"{gone}.pem").unlink()
+    before = {file: file.read_bytes() for file in made.iterdir()}
+    assert main(["certs", "--dir", str(made), "server-1"]) == code
+    assert f"{made / gone}.pem is not" in "".join(capsys.readouterr())
+    assert {file: file.read_bytes() for file in made.iterdir()} == before
+
+
+def test_a_key_of_another_authority_signs_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody would believe what it signs."""
+    (made / "servers-ca-key.pem").write_bytes((made / "clients-ca-key.pem").read_bytes())
+    assert main(["certs", "--dir", str(made), "server-3"]) == 1
+    assert "do not belong together" in capsys.readouterr().err
+    assert not (made / "server-3.pem").exists()
+
+
+class Later(dt.datetime):
+    """Forty days from now."""
+
+    @classmethod
+    def now(cls, tz: dt.tzinfo | None = None) -> Self:
+        return super().now(tz) + dt.timedelta(days=40)
+
+
+def test_an_authority_that_has_expired_signs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would believe what it signs."""
+    arguments = ["certs", "--dir", str(tmp_path), "--days", "30"]
+    assert main([*arguments, "server-1"]) == 0
+    monkeypatch.setattr(dt, "datetime", Later)
+    assert main([*arguments, "server-2"]) == 1
+    assert "servers-ca.pem has expired" in capsys.readouterr().err
+    assert not (tmp_path / "server-2.pem").exists()
+
+
+def test_a_certificate_lives_no_longer_than_its_authority(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that has expired is told from one that can be used."""
+    assert main(["certs", "--dir", str(tmp_path), "--days", "50", "server-1"]) == 0
+    ends = [until(tmp_path, name) for name in ("servers-ca", "server-1")]
+    assert ends[1] <= ends[0]
+    assert main(["certs", "--dir", str(tmp_path), "--days", "3650", "server-2"]) == 0
+    assert until(tmp_path, "server-2") == ends[0]
+
+    assert main(["certs", "--dir", str(tmp_path), "--days", "30", "server-3"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(dt, "datetime", Later)
+    assert main(["certs", "--dir", str(tmp_path), "server-2", "server-3"]) == 0
+    said = capsys.readouterr().out
+    assert "server-2.pem is there already" in said
+    assert "server-3.pem is there, and has expired" in said
+
+
+def until(directory: Path, name: str) -> dt.datetime:
+    """When a certificate ends."""
+    return load_pem_x509_certificate((directory / f"{name}.pem").read_bytes()).not_valid_after_utc
