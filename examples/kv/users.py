@@ -44,6 +44,16 @@ def hashed(password: str, salt: bytes | None = None) -> str:
     return f"scrypt:{b64encode(salt).decode()}:{b64encode(key).decode()}"
 
 
+def kept(password: str) -> tuple[bytes, bytes] | None:
+    """The salt and the key of what `hashed` has made; None: of no such text, also of one that was cut."""
+    match = HASH.fullmatch(password)
+    try:
+        salt, key = (b64decode(part, validate=True) for part in match.groups()) if match else (b"", b"")
+    except ValueError:
+        return None
+    return (salt, key) if (len(salt), len(key)) == (SALT_BYTES, KEY_BYTES) else None
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """A name, and what it may do."""
@@ -107,7 +117,7 @@ def parse_user(name: str, password: str, rights: Sequence[str]) -> User:
     """A user of a configuration; ValueError names what is wrong and what is allowed."""
     if not name or not name.isprintable() or len(name) > 64:
         raise ValueError(f"{name!r} is no name of a user; allowed are 1 to 64 printable characters")
-    if not HASH.fullmatch(password):
+    if kept(password) is None:
         raise ValueError(
             "the password is not hashed; allowed is what `python -m examples.kv password` prints"
         )
@@ -143,9 +153,9 @@ class Users:
     def verify(self, name: str, password: bytes) -> User | None:
         """The user of that name with that password. Blocks for about 50 ms, for unknown names too."""
         user = self._users.get(name)
-        match = HASH.fullmatch(self._nobody if user is None else user.password)
-        assert match is not None, "was checked when it was configured"
-        salt, key = b64decode(match[1]), b64decode(match[2])
+        found = kept(self._nobody if user is None else user.password)
+        assert found is not None, "was checked when it was configured"
+        salt, key = found
         given = hashlib.scrypt(
             password[:PASSWORD_BYTES_MAX], salt=salt, n=COST, r=BLOCK, p=PARALLEL, dklen=len(key)
         )
