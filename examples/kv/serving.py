@@ -107,8 +107,8 @@ def http_house(settings: Settings, store: Store, users: Users) -> HttpHouse:
 async def opened(
     nursery: trio.Nursery, key: str, door: Callable[..., Awaitable[object]], address: Address
 ) -> None:
-    """Start a door. Raises craft.ConfigError for an address that is taken."""
+    """Start a door. Raises craft.ConfigError for an address that is taken, or a name that cannot be one."""
     try:
         await nursery.start(door, *address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise craft.ConfigError(f"{key}: cannot listen on {address}: {error}") from error

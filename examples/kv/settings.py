@@ -30,6 +30,8 @@ from examples.kv.http.limits import HttpLimits
 from examples.kv.resp.client import RespLimits
 from examples.kv.users import User, parse_user
 
+PORT_MAX = 65535
+
 HISTORY_BYTES_MAX = 16 * 1024 * 1024
 
 MEMORY, ROCKS = STORES = ("memory", "rocks")
@@ -67,10 +69,12 @@ class Certificates:
         """For a server; raises craft.ConfigError."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
-            context.load_cert_chain(self.cert_file, self.key_file)
+            # With a password, if a wrong one, OpenSSL does not ask for one at the terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, password="")
         except (OSError, ssl.SSLError) as error:
             raise craft.ConfigError(
-                f"tls: {self.cert_file} and {self.key_file} cannot be used: {error}"
+                f"tls: {self.cert_file} and {self.key_file} cannot be used: {error}; allowed: a certificate"
+                " and its unencrypted key, in PEM"
             ) from error
         return context
 
@@ -165,6 +169,8 @@ def parse(table: Mapping[str, Any], directory: Path) -> Settings:
         if key in table:
             found[key] = checked(key, table[key], kind, least)
     if "store_dir" in table:
+        if table["store_dir"] == "":
+            raise craft.ConfigError("store_dir: '' is not allowed; allowed: a path")
         found["store_dir"] = directory / checked("store_dir", table["store_dir"], str)
     if "users" in table:
         found["users"] = users(checked("users", table["users"], dict))
@@ -197,7 +203,7 @@ def checked(key: str, value: Any, kind: type, least: int = 0) -> Any:
 def address(key: str, text: Any) -> Address:
     """`host:port`; port 0 is any free one."""
     host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not port.isdecimal() or len(port) > 5 or int(port) > PORT_MAX:
         raise craft.ConfigError(f"{key}: {text!r} is not allowed; allowed: host:port")
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 

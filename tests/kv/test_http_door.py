@@ -295,6 +295,15 @@ async def test_a_port_that_is_taken_is_named() -> None:
                 raise AssertionError("it listens")
 
 
+async def test_a_name_that_cannot_be_one_is_named() -> None:
+    """Python says so in another way than the system would."""
+    address = settings.Address("a..b", 1)
+    found = settings.Settings(craft=alone(), redis_listen=address, insecure_listen=True)
+    with pytest.raises(craft.ConfigError, match=r"redis_listen: cannot listen on a\.\.b:1"):
+        async with serving.running(found):
+            raise AssertionError("it listens")
+
+
 async def test_tls_speaks_both_versions_of_http(tmp_path: Path) -> None:
     """As the client prefers; what is no TLS is disconnected."""
     authority = Authority(tmp_path, "http")
