@@ -62,6 +62,12 @@ def prepare(
                 )
         return files
     http_port = redis_port + HTTP_PORTS_FROM if http_port is None else http_port
+    last = max(http_port, redis_port + CLIENT_PORTS_FROM) + servers - 1
+    if last > settings.PORT_MAX:
+        raise craft.ConfigError(
+            f"--redis-port, --http-port: {last} is not allowed, the last of the ports that follow from them;"
+            f" allowed: up to {settings.PORT_MAX}"
+        )
     for taken in (redis_port, redis_port + PEER_PORTS_FROM, redis_port + CLIENT_PORTS_FROM):
         if abs(http_port - taken) < servers:
             raise craft.ConfigError(

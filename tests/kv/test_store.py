@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 import craft
 from examples.kv import cluster, settings
@@ -44,6 +51,10 @@ def test_where_there_are_no_users_everybody_may_do_everything() -> None:
     [
         ("", X, [], "name of a user"),
         ("a", "plain", [], "not hashed"),
+        ("a", "scrypt:abc:def", [], "not hashed"),
+        ("a", X.partition("=")[0], [], "not hashed"),
+        ("a", X[:-4], [], "not hashed"),
+        ("a", "scrypt:====:====", [], "not hashed"),
         ("a", X, ["own *"], "'own \\*' is no right; allowed are"),
         ("a", X, ["read a*b*"], "is no right"),
         ("a", X, ["write app:"], "a prefix ends with"),
@@ -105,6 +116,7 @@ clients_max = 7
         ('craft = "server.toml"\n[limits]\nclients_max = 0', "limits.clients_max: 0 is not allowed"),
         ('craft = "server.toml"\n[limits]\nclients = 1', "limits.clients: is not known"),
         ('craft = "server.toml"\n[tls]\ncert_file = "a"\nkey_file = "b"', "tls: .*a and .*b cannot be used"),
+        ('craft = "server.toml"\nstore = "rocks"\nstore_dir = ""', "store_dir: '' is not allowed"),
         ("craft = [", "cannot be read"),
     ],
 )
@@ -137,6 +149,28 @@ def test_a_directory_keeps_its_cluster(tmp_path: Path) -> None:
     assert files[0].stat() == before
     with pytest.raises(craft.ConfigError, match="--servers: 5 is not allowed, .* holds a cluster of 3"):
         cluster.prepare(tmp_path / "kv", servers=5, redis_port=6379)
+
+
+@pytest.mark.parametrize("ports", [(62_536, None), (64_600, 50_000), (6379, 65_534)])
+def test_ports_that_do_not_exist_are_told_before_anything_is_made(
+    tmp_path: Path, ports: tuple[int, int | None]
+) -> None:
+    """What is made is used again; no other ports could be asked for then."""
+    with pytest.raises(craft.ConfigError, match="^--redis-port.* is not allowed.*65535"):
+        cluster.prepare(tmp_path / "kv", servers=3, redis_port=ports[0], http_port=ports[1])
+    assert not (tmp_path / "kv").exists()
+    cluster.prepare(tmp_path / "kv", servers=3, redis_port=62_533)  # the last that can be
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
+    """A server that starts at night must not wait at a prompt; under pytest asking would fail otherwise."""
+    issued = trustme.CA().issue_cert("localhost")
+    private = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    locked = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key").write_bytes(locked)
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    with pytest.raises(craft.ConfigError, match=r"key cannot be used: .*PEM lib.*; allowed: .* unencrypted"):
+        settings.Certificates(tmp_path / "cert", tmp_path / "key").context()
 
 
 # -- history ---------------------------------------------------------------------------------------
