@@ -22,8 +22,9 @@ from craft.state_machine import StateMachine
 
 DESCRIPTION = """\
 Runs until SIGTERM or Ctrl-C, then hands its groups to other servers, answers
-what it still can, and ends. A second signal ends it at once. Two lines on
-stdout say when it listens and when it is ready; all else is logged to stderr.
+what it still can, and ends. A second signal ends it at once, and so does one
+while it still starts. Two lines on stdout say when it listens and when it is
+ready; all else is logged to stderr.
 
 The state machine is a class (or function) that is called without arguments and
 returns an object with a method apply_batch; with a method query too, it can be
@@ -111,12 +112,13 @@ def _said(error: Exception) -> str:
 
 
 async def _serve(config: Config, machine: StateMachine) -> int:
-    stop = trio.Event()
+    started, stop = trio.Event(), trio.Event()
     graceful = False
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, stop, nursery.cancel_scope)
+            nursery.start_soon(_obey, signals, started, stop, nursery.cancel_scope)
             async with open_server(config, machine) as server:
+                started.set()
                 say(_listening(config, server))
                 async with trio.open_nursery() as inside:
                     inside.start_soon(_say_when_ready, server)
@@ -126,14 +128,14 @@ async def _serve(config: Config, machine: StateMachine) -> int:
                 say(f"craft: server {config.server_id} stops")
             graceful = True
             nursery.cancel_scope.cancel()
-    return EXIT_OK if graceful else EXIT_FAILED
+    return EXIT_OK if graceful or not started.is_set() else EXIT_FAILED
 
 
-async def _obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
-    """The first signal asks for a graceful stop, the second for one at once."""
+async def _obey(signals: Any, started: trio.Event, stop: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal asks for a graceful stop, the second for one at once; so does one while it starts."""
     async for number in signals:
         logging.getLogger("craft.cli").info("%s received", signal.Signals(number).name)
-        if stop.is_set():
+        if stop.is_set() or not started.is_set():  # a start may wait for ever, and leaves nothing behind
             scope.cancel()
         stop.set()
 

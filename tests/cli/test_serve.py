@@ -110,6 +110,26 @@ def test_with_tls_every_command_takes_certificates(directory: Path) -> None:
             process.kill()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_starts_is_stopped_by_the_first_signal(directory: Path, number: signal.Signals) -> None:
+    """It may ask for ever whom to join; there is nothing to hand over."""
+    nobody, own = free_ports(2)
+    (directory / "server.toml").write_text(
+        f'cluster = "bank"\nserver_id = 4\njoin = ["127.0.0.1:{nobody}"]\nlisten = "127.0.0.1:{own}"\n',
+        encoding="utf-8",
+    )
+    with start("serve", "-c", "server.toml", "-m", "bank:Accounts", directory=directory) as process:
+        try:
+            assert process.stdout is not None
+            while "cannot join" not in (line := process.stdout.readline()):
+                assert line, "it ended before it asked anybody"
+            process.send_signal(number)
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 def test_a_second_server_on_the_same_directory_is_refused(
     directory: Path, server: tuple[subprocess.Popen[str], str]
 ) -> None:
