@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (craft.CraftError, BaseExceptionGroup) as error:
         print(f"kv: error: {said(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before, or after, a server listens for signals itself
+        return 128 + signal.SIGINT
     return code
 
 
@@ -193,16 +195,17 @@ def run_serve(options: argparse.Namespace) -> int:
 
 
 async def serve(found: settings.Settings) -> int:
-    """Until a signal, or a client, ends it; a second signal ends it at once."""
+    """Until a signal, or a client, ends it; a second signal, or one while it starts, ends it at once."""
+    number, started, stop = found.craft.server_id, trio.Event(), trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            async with serving.running(found) as store:
-                nursery.start_soon(obey, signals, store.stopped, nursery.cancel_scope)
-                number = found.craft.server_id
+            nursery.start_soon(obey, signals, started, stop, nursery.cancel_scope)
+            async with serving.running(found, stop) as store:
+                started.set()
                 for line in listening(found, store):
                     cluster.say(f"server {number} listens {line}")
                 nursery.start_soon(tell_ready, store, number)
-                await store.stopped.wait()
+                await stop.wait()
                 cluster.say(f"server {number} stops")
             nursery.cancel_scope.cancel()
     return 0
@@ -219,10 +222,10 @@ def listening(found: settings.Settings, store: serving.Running) -> list[str]:
     return lines
 
 
-async def obey(signals: Any, stop: trio.Event, scope: trio.CancelScope) -> None:
-    """The first signal asks for a graceful stop, the second for one at once."""
+async def obey(signals: Any, started: trio.Event, stop: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal asks for a graceful stop, the second for one at once; so does one while it starts."""
     async for _ in signals:
-        if stop.is_set():
+        if stop.is_set() or not started.is_set():  # a start may wait for ever, and leaves nothing behind
             scope.cancel()
         stop.set()
 

@@ -130,7 +130,8 @@ async def keep(file: Path, stop: trio.Event, codes: list[int]) -> None:
         if process.returncode is None:
             process.kill()
     assert process.returncode is not None
-    codes.append(process.returncode)
+    early = stop.is_set() and process.returncode == -signal.SIGTERM  # it did not listen for signals yet
+    codes.append(0 if early else process.returncode)
     if not stop.is_set():
         say(f"{file.stem} has ended (code {process.returncode}); again with: {' '.join(command)}")
 

@@ -51,9 +51,12 @@ async def drained(drains: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """The server and its ports, until the block ends. Raises craft.ConfigError for a port that is taken."""
-    stopped = trio.Event()
+async def running(settings: Settings, stopped: trio.Event | None = None) -> AsyncIterator[Running]:
+    """The server and its ports, until the block ends. Raises craft.ConfigError for a port that is taken.
+
+    `stopped` is set when a client asks for the end.
+    """
+    stopped = trio.Event() if stopped is None else stopped
     tls = None if settings.tls is None else settings.tls.context()
     async with opened_machine(settings) as machine, craft.open_server(settings.craft, machine) as server:
         store, users = Store(server), Users(settings.users)
