@@ -205,6 +205,7 @@ async def serve(found: settings.Settings) -> int:
                 for line in listening(found, store):
                     cluster.say(f"server {number} listens {line}")
                 nursery.start_soon(tell_ready, store, number)
+                nursery.start_soon(leave, store, number, stop)
                 await stop.wait()
                 cluster.say(f"server {number} stops")
             nursery.cancel_scope.cancel()
@@ -237,6 +238,13 @@ async def tell_ready(store: serving.Running, number: int) -> None:
     except craft.NotReady:
         return  # it ends before
     cluster.say(f"server {number} is ready")
+
+
+async def leave(store: serving.Running, number: int, stop: trio.Event) -> None:
+    """Who is removed stops: clients would be refused here, and go where they are not."""
+    await store.store.server.members.removed.wait()
+    cluster.say(f"server {number} is no member of the cluster any more")
+    stop.set()
 
 
 # -- a cluster here --------------------------------------------------------------------------------
