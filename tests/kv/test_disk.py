@@ -10,6 +10,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.kv.generator import KEYS, Generator
 from tests.kv.redis import Connection
 from tests.kv.test_clients import ROOT, free_ports
 from tests.kv.test_machine import asked, drawn
+from tests.kv.test_member import told
 
 CACHE_BYTES_MAX = 4_000
 """A dozen keys: what the tests ask for is mostly not in memory."""
@@ -292,7 +294,7 @@ def test_where_the_data_are(tmp_path: Path) -> None:
     ]
     files[0].write_text(files[0].read_text() + 'store_dir = "elsewhere"\n')
     assert settings.load(files[0]).directory == tmp_path / "b" / "elsewhere"
-    made = member.prepare(member.Member(tmp_path / "c", "127.0.0.1", create=True, store="rocks"))
+    made = member.prepare(replace(told(tmp_path / "c"), store="rocks"))
     assert settings.load(made).directory == tmp_path / "c" / "data-store"
 
 

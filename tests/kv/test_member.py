@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,22 @@ from tests.kv.redis import Connection
 from tests.kv.test_clients import ROOT, free_ports
 
 KINDS = ("peer", "client", "redis", "http")
+PORTS = range(free_ports(4), 65_000)
+
+
+def told(directory: Path, *join: str) -> member.Member:
+    """Create a cluster, unless one is there."""
+    peer, client, redis, http = PORTS[:4]
+    return member.Member(
+        directory,
+        "127.0.0.1",
+        peer_port=peer,
+        client_port=client,
+        redis_port=redis,
+        http_port=http,
+        create=True,
+        join=join,
+    )
 
 
 class Members:
@@ -105,16 +124,33 @@ def test_one_creates_a_cluster_and_others_join_it(servers: Members) -> None:
     assert sorted(server["server_id"] for server in found["servers"]) == [1, 3, 4]
 
 
+@pytest.mark.system
+def test_who_is_removed_ends_and_its_id_is_nobodys(servers: Members) -> None:
+    """Clients of the one would be refused for ever; under its id a newcomer would be taken for it."""
+    servers.start(0, "--create")
+    servers.join(1, at=0)
+    servers.wait_until_settled()
+    member.members(f"127.0.0.1:{servers.port(0, 'client')}", "remove", "2")
+    gone = servers.processes[1]
+    said, _ = gone.communicate(timeout=60)
+    assert "server 2 is no member of the cluster any more" in said
+    assert gone.returncode == 0
+
+    servers.join(2, at=0)
+    assert servers.id(2) == 3
+    assert servers.ask(2, b"INCR", b"n") == b":1\r\n"
+
+
 def test_a_cluster_is_created_only_if_that_is_asked_for(tmp_path: Path) -> None:
     """Where nobody answers, a new one would hide the old."""
     with pytest.raises(craft.Unreachable, match=r"nobody answers at 127\.0\.0\.1:1; allowed: --join"):
-        member.prepare(member.Member(tmp_path / "kv", "127.0.0.1", join=("127.0.0.1:1",)))
+        member.prepare(replace(told(tmp_path / "kv", "127.0.0.1:1"), create=False))
     assert not list((tmp_path / "kv").iterdir())
 
 
 def test_what_is_there_is_used(tmp_path: Path) -> None:
     """Whatever is asked for now."""
-    made = member.prepare(member.Member(tmp_path, "127.0.0.1", create=True))
+    made = member.prepare(told(tmp_path))
     text = made.read_text()
     again = member.Member(tmp_path, "elsewhere", redis_port=1, create=True, join=("127.0.0.1:1",))
     assert member.prepare(again) == made
@@ -124,11 +160,77 @@ def test_what_is_there_is_used(tmp_path: Path) -> None:
 def test_beyond_loopback_one_has_to_insist(tmp_path: Path) -> None:
     """As with every server; the files of nobody are made."""
     with pytest.raises(craft.ConfigError):
-        member.prepare(member.Member(tmp_path / "a", "kv-0.kv", create=True))
-    made = member.prepare(member.Member(tmp_path / "b", "kv-0.kv", create=True, insecure_listen=True))
+        member.prepare(replace(told(tmp_path / "a"), host="kv-0.kv"))
+    made = member.prepare(replace(told(tmp_path / "b"), host="kv-0.kv", insecure_listen=True))
     found = settings.load(made)
-    assert found.redis_listen == ("0.0.0.0", 6379)
-    assert found.craft.servers == {1: "kv-0.kv:7000"}
+    assert found.redis_listen == ("0.0.0.0", PORTS[2])
+    assert found.craft.servers == {1: f"kv-0.kv:{PORTS[0]}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"host": "kv-1.kv"}, "listen: .* insecure_listen = true"),
+        ({"host": "a b"}, "'a b:.*' is not an address"),
+        ({"join": ("kv-0",)}, r"join\[0\]: 'kv-0' is not an address"),
+        ({"redis_port": PORTS[3]}, f"--http-port: cannot listen on 127.0.0.1:{PORTS[3]}: .*in use"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_cluster_is_asked(
+    changes: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would wait for a member that never comes, and each attempt would leave another."""
+    monkeypatch.setattr(member, "joined", pytest.fail)
+    with pytest.raises(craft.ConfigError, match=complaint):
+        member.prepare(replace(told(tmp_path / "kv", "127.0.0.1:1"), **changes))
+    assert not list((tmp_path / "kv").iterdir())
+
+
+def test_data_without_settings_are_not_taken_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are another id's, so that no server could be started on them."""
+    monkeypatch.setattr(member, "joined", pytest.fail)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(craft.ConfigError, match=f"--dir: {tmp_path} holds data, and no store.toml"):
+        member.prepare(told(tmp_path, "127.0.0.1:1"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What a cluster of two is asked, which cannot agree on any change: the other one is away."""
+    found: list[tuple[str, ...]] = []
+
+    def members(address: str, *words: str) -> dict[str, Any] | None:
+        found.append((address, *words))
+        here = {"server_id": 1, "address": "127.0.0.1:7001"}
+        return {"version": 1, "servers": [here]} if words == ("list",) else None
+
+    monkeypatch.setattr(member, "members", members)
+    return found
+
+
+def test_no_cluster_is_created_beside_one_that_lets_nobody_in(
+    tmp_path: Path, asked: list[tuple[str, ...]]
+) -> None:
+    """A majority may be away, and come back: then there would be two clusters, and clients of both."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        with pytest.raises(craft.Unreachable, match=f"{address} answers, but does not let us in"):
+            member.prepare(told(tmp_path / "kv", "127.0.0.1:1", address))
+        assert asked[-1][0] == address
+        assert not list((tmp_path / "kv").iterdir())
+
+
+def test_nothing_is_created_beside_something_that_speaks_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster whose clients need certificates is one, too."""
+    monkeypatch.setattr(member, "members", lambda *_words: None)
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        with pytest.raises(craft.Unreachable, match=f"{address} answers, but does not let us in"):
+            member.prepare(told(tmp_path, address))
 
 
 def test_addresses_come_in_one_text_too() -> None:
