@@ -162,6 +162,7 @@ class Client:
 
     def _wait(self, future: Future[T], timeout: float | None, late: type[CraftError]) -> T:
         if threading.current_thread() is self._thread:
+            future.cancel()  # before it was begun, for this is the thread that begins it
             raise RuntimeError("a future's callback may not wait for another call: it would wait for itself")
         return _result(future, timeout, late)
 

@@ -215,7 +215,7 @@ def test_a_call_that_ends_before_its_thread_goes_on_leaves_its_place() -> None:
 
 
 def test_a_callback_may_not_wait_for_itself() -> None:
-    """It runs in the thread that serves all calls."""
+    """It runs in the thread that serves all calls. What it was refused is not done either."""
     told: Future[BaseException] = Future()
     with running() as cluster, blocking.connect(cluster.address) as client:
 
@@ -231,6 +231,8 @@ def test_a_callback_may_not_wait_for_itself() -> None:
         cluster.wire.swallow = False
         cluster.call(cluster.wire.cut)
         assert "wait for itself" in str(told.result(timeout=60))
+        client.propose(b"c")
+        assert cluster.commands == [b"a", b"c"]
 
 
 def test_a_forked_child_needs_a_client_of_its_own() -> None:
