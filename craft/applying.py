@@ -164,10 +164,16 @@ class Applier:
         return told._replace(results=msgpack.unpackb(packed, strict_map_key=False))
 
     def _call(self, batch: Batch) -> Sequence[Any] | None:
+        count = len(batch.commands)
         try:
             results = self.machine.apply_batch(batch)
         except Exception as error:
             raise ApplyFailed(_blame(batch, error)) from error
+        if len(batch.commands) != count:  # whose result is whose is told by them
+            raise ApplyFailed(
+                f"apply_batch changed batch.commands at position {batch.position}: {count} before,"
+                f" {len(batch)} behind; allowed is to read them"
+            )
         if results is None:
             return None
         if not isinstance(results, Sequence):

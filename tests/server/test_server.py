@@ -284,6 +284,19 @@ async def test_results_of_the_wrong_number_stop_the_server(clock: Clock) -> None
             await cluster.servers[1].propose(b"x")
 
 
+async def test_a_batch_whose_commands_were_taken_out_stops_the_server(clock: Clock) -> None:
+    """As many results as commands, none of each: nobody could be answered by that."""
+
+    class Consuming:
+        def apply_batch(self, batch: craft.Batch) -> Sequence[Any] | None:
+            batch.commands.clear()
+            return []
+
+    with pytest.raises(craft.ApplyFailed, match=r"batch.commands at position \d+: 1 before, 0 behind"):
+        async with three_servers(Consuming) as cluster:
+            await cluster.servers[1].propose(b"x")
+
+
 async def test_results_that_are_no_sequence_stop_the_server_by_name(clock: Clock) -> None:
     """A generator forgotten in an `apply_batch` is told as what it is."""
 
