@@ -337,6 +337,7 @@ async def test_a_connection_holds_no_more_than_a_command_may_take() -> None:
         too_large = b"-REJECTED no effect, too large:"
         assert await wire.ask(b"WATCH", one) == OK
         assert (await wire.ask(b"WATCH", two)).startswith(too_large)
+        assert await wire.ask("UNWATCH") == OK
         assert await wire.ask("MULTI") == OK
         assert await wire.ask(b"SET", b"k", one) == b"+QUEUED\r\n"
         for _ in range(3):
@@ -351,6 +352,20 @@ async def test_a_connection_holds_no_more_than_a_command_may_take() -> None:
         assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
         assert (await wire.ask(b"PSUBSCRIBE", two)).startswith(too_large)
         assert (await wire.ask(b"SUBSCRIBE", one)).startswith(b"*3\r\n$9\r\nsubscribe")
+
+
+@pytest.mark.parametrize("watched", [["k"], ["k" * 9_000], ["k", *(f"k{n}" for n in range(300))]])
+async def test_a_transaction_that_was_queued_fits_into_the_log(watched: list[str]) -> None:
+    """With what is watched, however small its commands are: EXEC is no time to learn that it does not."""
+    async with shops(engine=small_entries()) as [shop]:
+        wire = await shop.wire()
+        queued = 0
+        assert await ask_all(wire, "WATCH " + " ".join(watched), "MULTI") == [OK, OK]
+        while await wire.ask("INCR", "n") == b"+QUEUED\r\n":
+            queued += 1
+        assert await wire.ask("EXEC") == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        await ask_all(wire, "WATCH " + " ".join(watched), "MULTI", *["INCR n"] * queued)
+        assert (await wire.ask("EXEC")).endswith(b":%d\r\n" % queued)
 
 
 BOUNDED = RespLimits(replies_bytes_max=100_000)

@@ -121,6 +121,7 @@ class Client:
         """A read in a session sees the log at least so far."""
         self.queue: list[Queued] | None = None
         self.queue_bytes = 0
+        """What the transaction takes of the log so far."""
         self.spoiled = False
         self.watched: dict[bytes, int] = {}
         self.channels: dict[bytes, None] = {}

@@ -18,6 +18,7 @@ from inspect import isawaitable
 from typing import cast
 
 from examples.kv.commands import TABLE, Args, Command
+from examples.kv.machine import pack_command
 from examples.kv.replies import Refused, Reply
 from examples.kv.resp.client import Client, Queued
 from examples.kv.resp.commands import Local, find
@@ -109,7 +110,7 @@ def enqueue(client: Client, command: Command | Local, args: Args) -> Reply:
     assert client.queue is not None
     if len(client.queue) >= client.house.limits.queue_max:
         raise Refused(f"ERR more commands than queue_max = {client.house.limits.queue_max}")
-    size = client.queue_bytes + sum(map(len, args))
+    size = client.queue_bytes + len(pack_command(args))
     client.check_size(size, "a transaction")
     if isinstance(command, Local):
         if not command.queued:

@@ -10,9 +10,13 @@ from collections.abc import Callable
 import craft
 from examples.kv import fates
 from examples.kv.commands.arguments import Args
+from examples.kv.machine import pack_transaction
 from examples.kv.replies import NO_ARRAY, OK, Refused, Reply, error, is_error, size
 from examples.kv.resp.client import Client
 from examples.kv.resp.commands.table import Local
+
+HEADER_BYTES = 4
+"""What the number of its commands adds to a transaction, at most."""
 
 
 def multi(client: Client, _args: Args) -> Reply:
@@ -20,6 +24,7 @@ def multi(client: Client, _args: Args) -> Reply:
     if client.queue is not None:
         raise Refused("ERR MULTI calls can not be nested")
     client.queue = []
+    client.queue_bytes = len(pack_transaction([], list(client.watched.items()))) + HEADER_BYTES
     return OK
 
 
