@@ -269,6 +269,33 @@ async def test_a_session_sees_its_own_writes_on_any_server(clock: Clock) -> None
         problem(await reader.get("/keys/k?consistency=session"), "bad-request")
 
 
+@pytest.mark.parametrize("consistency", ["linearizable", "stale"])
+async def test_a_read_has_the_position_of_what_it_saw(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, consistency: str
+) -> None:
+    """The log may go on before it is told: who follows behind that position must miss nothing."""
+    async with houses(1) as [one], client_of(one) as client:
+        await client.put("/keys/a", content=b"v")
+        look = one.store.see
+
+        async def look_and_linger(*args: Any) -> Any:
+            found = await look(*args)
+            await one.store.write([[b"INCR", b"later"]])
+            return found
+
+        monkeypatch.setattr(type(one.store), "see", lambda _, *args: look_and_linger(*args))
+        read_only = {"commands": [["GET", "later"]]}
+        for turn in range(3):
+            before = one.store.position
+            if turn == 2:
+                found = await client.post(f"/transactions?consistency={consistency}", json=read_only)
+                assert found.json() == {"replies": ["2"], "position": before}
+            else:
+                path = ("/keys", "/keys/a")[turn]
+                found = await client.get(f"{path}?consistency={consistency}")
+            assert int(found.headers["craft-position"]) == before < one.store.position
+
+
 async def test_without_a_majority_a_write_is_unknown_and_a_stale_read_is_answered(clock: Clock) -> None:
     """Nothing waits for ever, and what is not known is not claimed."""
     network = craft.MemoryNetwork()

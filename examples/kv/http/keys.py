@@ -50,11 +50,6 @@ def held(view: View, key: bytes) -> Held | None:
     return None if value is None else Held(value, view.version(key), view.deadline(key))
 
 
-async def look(house: House, key: bytes, fresh: asking.Freshness) -> Held | None:
-    """One read."""
-    return await house.see(lambda machine, now: held(machine.view(now), key), fresh)
-
-
 async def get(asked: Asked) -> Response:
     """GET /keys/{key}."""
     key = asking.key(asked.scope["raw_path"])
@@ -62,7 +57,7 @@ async def get(asked: Asked) -> Response:
     fresh = asked.freshness(asked.parameters(*FRESHNESS))
     match = tags("If-Match", asked.listed("if-match"))
     none_match = tags("If-None-Match", asked.listed("if-none-match"))
-    found = await look(asked.house, key, fresh)
+    found = await asked.see(lambda machine, now: held(machine.view(now), key), fresh)
     if found is None:
         raise Problem("no-such-key", "it is absent, or has expired")
     if isinstance(found.value, Hash):
@@ -176,7 +171,7 @@ async def scan(asked: Asked) -> Response:
         limits.page_bytes_max,
     )
     fresh = asked.freshness(parameters)
-    page = await asked.house.see(lambda machine, now: listing.page(machine.view(now), wanted), fresh)
+    page = await asked.see(lambda machine, now: listing.page(machine.view(now), wanted), fresh)
     content: dict[str, object] = {"keys": page.keys}
     headers = {}
     if page.following is not None:

@@ -56,7 +56,8 @@ def description() -> Json:
 
 ABOUT = (
     "Keys, transactions and the merged log of a replicated store. Every answer says how far the log is"
-    " applied on the server that gave it (Craft-Position). A problem of a write says what became of it: its"
+    " applied on the server that gave it (Craft-Position), and one that tells of keys how far it was in the"
+    " state that it tells: follow the changes after that. A problem of a write says what became of it: its"
     " fate."
 )
 

@@ -4,13 +4,13 @@ Knows: ASGI, problems. Must not know: what any path means.
 
 Invariants:
 - Every answer is what a handler returns or a problem+json; a problem of a request that writes has a fate.
-- Every answer says how far the log is applied here (`Craft-Position`).
+- Every answer says how far the log is applied here (`Craft-Position`): what was read, how far it was then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 from starlette.datastructures import Headers
@@ -23,7 +23,10 @@ from examples.kv.http.house import House
 from examples.kv.http.limits import PIECE_BYTES
 from examples.kv.http.problems import REJECTED, Problem
 from examples.kv.replies import Refused
+from examples.kv.store import Query
 from examples.kv.users import EVERYBODY, User
+
+T = TypeVar("T")
 
 READING = frozenset({"GET", "HEAD"})
 METHODS = frozenset({*READING, "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
@@ -46,6 +49,7 @@ class Asked:
         self.headers = Headers(scope=scope)
         self.body = Body(receive, timeout_s=house.limits.body_timeout_s)
         self.user: User = EVERYBODY
+        self._read_at: int | None = None
 
     @property
     def writes(self) -> bool:
@@ -65,6 +69,21 @@ class Asked:
     def freshness(self, parameters: Mapping[str, bytes]) -> asking.Freshness:
         """How fresh a read is to be."""
         return asking.freshness(parameters.get("consistency"), self.headers.get("craft-position"))
+
+    @property
+    def position(self) -> int:
+        """How far the log was applied in the state that is told; else, how far it is.
+
+        Who reads a state and follows the changes behind it misses none: the log may go on before it is told.
+        """
+        return self.house.store.position if self._read_at is None else self._read_at
+
+    async def see(self, query: Query[T], fresh: asking.Freshness) -> T:
+        """What a query answers, at a position. Raises Problem."""
+        found, self._read_at = await self.house.see(
+            lambda machine, now: (query(machine, now), machine.position), fresh
+        )
+        return found
 
     def listed(self, name: str) -> str | None:
         """A header that is a list: each of its lines is a part of it (RFC 9110, 5.3)."""
@@ -137,7 +156,7 @@ class Resource:
         for name, value in HARDENED.items():
             response.headers[name] = value
         response.headers.setdefault("cache-control", "no-store")
-        response.headers["craft-position"] = str(self._house.store.position)
+        response.headers["craft-position"] = str(asked.position)
         return response
 
     async def _handled(self, asked: Asked) -> Response:

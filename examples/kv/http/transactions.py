@@ -43,12 +43,12 @@ async def post(asked: Asked) -> Response:
         if is_error(replies) or size(replies) > most:
             raise Problem("answer-lost", f"the replies have more than {most} bytes", fate="applied")
     else:
-        replies = await house.see(lambda machine, now: read(machine, commands, now, most), fresh)
+        replies = await asked.see(lambda machine, now: read(machine, commands, now, most), fresh)
         if replies is None:
             raise Problem("too-large", f"the replies have more than {most} bytes")
     if replies == NO_ARRAY:
         raise Problem("condition-failed", "a watched key has another version")
-    content = {"replies": texts.reply(replies), "position": house.store.position}
+    content = {"replies": texts.reply(replies), "position": asked.position}
     return Response(json.dumps(content), media_type="application/json")
 
 
