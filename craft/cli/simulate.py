@@ -17,6 +17,7 @@ from craft.cli.progress import Progress
 from craft.errors import CraftError
 from craft.testing import report, shrink, swarm, timeline
 from craft.testing.faults import FAULTS
+from craft.testing.members import KINDS, LATER_KINDS
 from craft.testing.moments import ALL_MOMENTS
 from craft.testing.parallel import (
     HASH_SEEDS,
@@ -466,6 +467,7 @@ def _read(path: Path) -> Plan:
         raise SimulationFailed(f"{path}: {error}") from error
     _known(path, "workload", [plan.workload], WORKLOADS)
     _known(path, "fault kind", [fault.kind for fault in plan.faults], FAULTS)
+    _known(path, "kind of change", [change.kind for change in plan.changes], (*KINDS, *LATER_KINDS))
     _known(path, "moment", [fault.on for fault in plan.faults if fault.on], ALL_MOMENTS)
     return plan
 

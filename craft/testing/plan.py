@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from craft.limits import CLIENT_RESULTS_BYTES_MAX, CLIENT_SESSION_TTL_MS, EngineLimits
+from craft.testing.scripts import checked
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -123,25 +124,24 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Read a plan that was written down. Raises ValueError naming what is wrong with it."""
         try:
-            found: dict[str, Any] = json.loads(text)
+            found = checked(cls, json.loads(text), "the plan")
             if found.pop("format", None) != FORMAT:
                 raise ValueError(f"not a plan of format {FORMAT}")
-            found["limits"] = EngineLimits(**found["limits"])
+            found["limits"] = EngineLimits(**checked(EngineLimits, found["limits"], "limits"))
             found["remote"] = _remote(found.get("remote"))
             found["snapshots"] = _snapshots(found.get("snapshots"))
-            found["faults"] = tuple(Fault(**fault) for fault in found["faults"])
-            found["changes"] = tuple(MemberChange(**one) for one in found.get("changes", ()))
-            spans = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
-            return cls(**{**found, **spans})
+            found["faults"] = tuple(Fault(**checked(Fault, fault, "a fault")) for fault in found["faults"])
+            found["changes"] = tuple(
+                MemberChange(**checked(MemberChange, one, "a change")) for one in found.get("changes", ())
+            )
+            return cls(**found)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
 
 def _snapshots(found: Any) -> SnapshotPlan | None:
-    if found is None:
-        return None
-    return SnapshotPlan(tuple(found["write"]), tuple(found["restore"]), found["cut_short"], found.get("kept"))
+    return None if found is None else SnapshotPlan(**checked(SnapshotPlan, found, "snapshots"))
 
 
 def _remote(found: Any) -> RemoteClients | None:
-    return None if found is None else RemoteClients(**{**found, "silence": tuple(found["silence"])})
+    return None if found is None else RemoteClients(**checked(RemoteClients, found, "remote"))

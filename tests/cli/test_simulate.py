@@ -19,6 +19,7 @@ from tests.cli.running import craft, start
 
 QUICK = ("--seed-start", "30", "--seeds", "2", "--jobs", "1", "--workload", "counter")
 
+RISE = {"at": 0, "kind": "rise", "choice": 1}
 RAIN = {"number": 1, "kind": "rain", "at": 0, "duration": 0, "choice": 0}
 
 LINE = re.compile(r"^ *(\d+\.\d{6}) +(-|\d+) (\w+) +(-|\d+) +(-|\d+)( .*)?$")
@@ -253,6 +254,10 @@ def test_wrong_options_end_with_2(
         (
             json.dumps({"format": 1, "seed": 1, "limits": {}, "faults": [RAIN]}),
             "fault kind 'rain' is not allowed; allowed: cut_link,",
+        ),
+        (
+            json.dumps({"format": 1, "seed": 1, "limits": {}, "faults": [], "changes": [RISE]}),
+            "kind of change 'rise' is not allowed; allowed: add, add_dead,",
         ),
     ],
 )

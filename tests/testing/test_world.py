@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+from typing import Any
 
 import pytest
 
 from craft.testing import run, swarm
 from craft.testing.faults import FAULTS, begin
 from craft.testing.moments import MOMENTS
-from craft.testing.plan import MS, SECOND, Fault, Plan
+from craft.testing.plan import MS, SECOND, Fault, Plan, RemoteClients, SnapshotPlan
 from craft.testing.trace import KINDS, Trace
 
 
@@ -28,6 +30,38 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
     """With a ValueError that says so."""
     with pytest.raises(ValueError, match="not a plan"):
         Plan.from_json(text)
+
+
+REST: dict[str, Any] = {"format": 1, "seed": 1, "limits": {}, "faults": []}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"servers": 0}, "servers of the plan is 0; allowed: a whole number from 1 on"),
+        ({"clients": 0}, "clients of the plan is 0; allowed: a whole number from 1 on"),
+        ({"duration": "1"}, "duration of the plan is '1'; allowed: a whole number from 0 on"),
+        ({"delay": [2, 1]}, r"delay of the plan is \[2, 1\]; allowed: \[least, greatest\]"),
+        ({"loss": 2}, "loss of the plan is 2; allowed: a number from 0 to 1"),
+        ({"turns_max": True}, "turns_max of the plan is True; allowed: a whole number from 0 on or null"),
+        ({"limits": {"entry_bytes_max": "x"}}, "entry_bytes_max of limits is 'x'; allowed: a whole number"),
+        ({"faults": [{"number": -1}]}, "number of a fault is -1; allowed: a whole number from 0 on"),
+        ({"remote": {"clients": 1, "silence": 3}}, "silence of remote is 3; allowed:"),
+        ({"snapshots": 3}, "snapshots is 3; allowed: an object"),
+    ],
+)
+def test_a_wrong_value_in_a_script_is_named(values: dict[str, Any], told: str) -> None:
+    """A run of nothing would hold every promise, and one that cannot be run would be a finding."""
+    with pytest.raises(ValueError, match=f"^not a plan: {told}"):
+        Plan.from_json(json.dumps({**REST, **values}))
+
+
+def test_a_key_that_is_missing_in_a_script_has_its_default() -> None:
+    """Inside of the objects in it as well."""
+    remote, snapshots = {"clients": 1}, {"write": [0, 0], "restore": [0, 0]}
+    plan = Plan.from_json(json.dumps({**REST, "remote": remote, "snapshots": snapshots}))
+    assert plan.remote == RemoteClients(1)
+    assert plan.snapshots == SnapshotPlan((0, 0), (0, 0))
 
 
 def test_a_quiet_plan_answers_everything() -> None:
