@@ -61,7 +61,7 @@ class EngineLimits:
     """Merged entries given to the state machine at a time (at least one): heartbeats go out between two."""
 
     log_memory_bytes_max: int = 32 * MIB
-    """Committed entries kept in memory, all groups together; older ones are read back from disk."""
+    """Memory for committed entries, all groups together; older ones are read back from disk."""
 
     load_bytes_max: int = 1 * MIB
     """One read of older entries from disk."""

@@ -21,6 +21,9 @@ from craft.ready import Merged, Ready
 from craft.sessions import Opened
 from craft.types import Entry, GroupId, Place, Position, Proposal, Timestamp
 
+EVICTED_AT_ONCE = 8
+"""An eighth of what a log may hold in memory leaves it together: one by one would cost as much each time."""
+
 
 def turn(e: EngineState, out: Ready) -> None:
     """Deliver what has become committed and durable, and merge what has become safe."""
@@ -57,7 +60,8 @@ def _deliver(e: EngineState, group: GroupId) -> None:
     share = e.limits.log_memory_bytes_max // len(e.replicas)
     if log.bytes > share:
         # What does not fit into the merge need not stay in memory either: it is read back when there is room.
-        log.evict(upto if group in e.starved else min(upto, e.cursor[group]), bytes_max=share)
+        evictable = upto if group in e.starved else min(upto, e.cursor[group])
+        log.evict(evictable, bytes_max=share - share // EVICTED_AT_ONCE)
 
 
 def _has_room(e: EngineState, group: GroupId) -> bool:

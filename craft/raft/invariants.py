@@ -12,6 +12,7 @@ from itertools import islice
 from operator import attrgetter, lt
 
 from craft.errors import InvariantViolation
+from craft.raft.log import ENTRY_OVERHEAD_BYTES
 from craft.raft.progress import ProgressState
 from craft.raft.state import RaftState, Role
 
@@ -27,7 +28,7 @@ def _basic(r: RaftState) -> list[tuple[bool, str]]:
     log = r.log
     stamps = [log.offset_timestamp, *map(attrgetter("timestamp"), log.entries)]
     rising = all(map(lt, stamps, islice(stamps, 1, None))) or log.offset.index == 0
-    size = sum(map(len, map(attrgetter("record"), log.entries)))
+    size = sum(map(len, map(attrgetter("record"), log.entries))) + ENTRY_OVERHEAD_BYTES * len(log.entries)
     return [
         (log.last_term <= r.term, "the log's last term is beyond the current term"),
         (r.commit_index <= log.last_index, "the commit index is beyond the log"),

@@ -16,6 +16,8 @@ Reference: Raft 5.3; PROTOCOL 1, 10.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from craft.marks import mark
 from craft.types import (
     Append,
@@ -34,6 +36,14 @@ from craft.types import (
 )
 
 _EMPTY = EntryKind.EMPTY
+
+ENTRY_OVERHEAD_BYTES = 200
+"""What an entry takes in memory beside its record. A closing entry is little else, and most entries are."""
+
+
+def memory_of(entries: Sequence[Entry]) -> int:
+    """Bytes that these take in memory, about."""
+    return size_of(entries) + ENTRY_OVERHEAD_BYTES * len(entries)
 
 
 class Log:
@@ -64,7 +74,7 @@ class Log:
         self.offset_timestamp = recovered.offset_timestamp
         self.entries: list[Entry] = list(recovered.tail)
         self.last_index: Index = self.offset.index + len(self.entries)  # 0 if there is none
-        self.bytes = size_of(recovered.tail)
+        self.bytes = memory_of(recovered.tail)
         self.last_command = recovered.last_command
         self.last_command_timestamp: Timestamp = self._find_last_command()[1]
         self.persisted = self.handed = self.last_index
@@ -129,7 +139,7 @@ class Log:
             self._check_joins(last.timestamp, (last.term, last.index), entries)
         self.entries.extend(entries)
         self.last_index += len(entries)
-        self.bytes += size_of(entries)
+        self.bytes += memory_of(entries)
         for entry in entries:
             if entry.kind is _EMPTY:
                 continue
@@ -145,7 +155,7 @@ class Log:
         dropped = self.entries[index - self.offset.index - 1 :]
         del self.entries[index - self.offset.index - 1 :]
         self.last_index = index - 1
-        self.bytes -= size_of(dropped)
+        self.bytes -= memory_of(dropped)
         while self.configurations and self.configurations[-1].index >= index:
             self.configurations.pop()
         if self.handed >= index:
@@ -211,19 +221,22 @@ class Log:
         return size_of(self.entries[self.persisted - self.offset.index :])
 
     def evict(self, upto: Index, *, bytes_max: int) -> None:
-        """Let the oldest entries at or below `upto` leave memory until it holds about `bytes_max`."""
+        """Let the oldest entries at or below `upto` leave memory until it holds about `bytes_max`.
+
+        It takes as long as moving all that stay: let many go at a time.
+        """
         assert upto <= self.persisted
         count = 0
         for entry in self.entries:
             if self.bytes <= bytes_max or entry.index > upto:
                 break
-            self.bytes -= len(entry.record)
+            self.bytes -= len(entry.record) + ENTRY_OVERHEAD_BYTES
             count += 1
         if count:
             self._leave_memory(count)
 
     def _drop_oldest(self, count: int) -> None:
-        self.bytes -= size_of(self.entries[:count])
+        self.bytes -= memory_of(self.entries[:count])
         self._leave_memory(count)
 
     def _leave_memory(self, count: int) -> None:

@@ -184,6 +184,23 @@ def test_a_server_that_lags_in_one_group_holds_back_no_more_than_the_bound() -> 
     c.check_answers()
 
 
+def test_entries_leave_memory_many_at_a_time() -> None:
+    """The list's front goes as slowly as all that stay: a steady trickle would move them with every entry."""
+    limits = EngineLimits(log_memory_bytes_max=192 * KIB)
+    c = Cluster(limits=limits)
+    c.settle_evenly()
+    c.quiesce()
+    state = c.servers[0].engine.state
+    log = state.raft(0).log
+    offsets = set()
+    for number in range(600):
+        c.write_and_wait(0, b"%d" % number)
+        offsets.add(log.offset.index)
+        assert sum(raft.state.log.bytes for raft in state.replicas) <= limits.log_memory_bytes_max + 2 * KIB
+    assert max(offsets) > 250, "most of them left"
+    assert len(offsets) < max(offsets) // 16
+
+
 def test_what_is_of_no_help_is_not_fetched_again_at_once() -> None:
     """A peer whose answers leave a gap is asked now and then, not as fast as the network is."""
     c = Cluster()

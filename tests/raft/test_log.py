@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from craft.raft.log import Log
-from craft.types import NOWHERE, Append, Entry, HardState, Place, RecoveredGroup, empty_recovered, is_command
+from craft.raft.log import ENTRY_OVERHEAD_BYTES, Log, memory_of
+from craft.types import (
+    NOWHERE,
+    Append,
+    Entry,
+    EntryKind,
+    HardState,
+    Place,
+    RecoveredGroup,
+    empty_recovered,
+    is_command,
+    make_entry,
+)
 from tests.raft.harness import GROUP, entries, entry, show_entries
 
 EMPTY = empty_recovered(1).groups[0]
@@ -88,7 +101,7 @@ class LogBesideADisk(RuleBasedStateMachine):
     def commit(self, data: st.DataObject) -> None:
         self.committed = data.draw(st.integers(self.committed + 1, self.log.persisted))
 
-    @rule(bytes_max=st.sampled_from([0, 50, 200]))
+    @rule(bytes_max=st.sampled_from([0, ENTRY_OVERHEAD_BYTES + 50, 4 * ENTRY_OVERHEAD_BYTES]))
     def evict(self, bytes_max: int) -> None:
         self.log.evict(min(self.committed, self.log.persisted), bytes_max=bytes_max)
         left = self.log.entries[0].index if self.log.entries else None
@@ -111,7 +124,7 @@ class LogBesideADisk(RuleBasedStateMachine):
         offset = self.log.offset.index
         assert offset <= self.committed
         assert self.log.entries == self.all[offset:]
-        assert self.log.bytes == sum(e.size for e in self.all[offset:])
+        assert self.log.bytes == memory_of(self.all[offset:])
         assert self.log.last_index == len(self.all)
         assert self.log.last_term == (self.all[-1].term if self.all else 0)
         assert self.log.last_timestamp == (self.all[-1].timestamp if self.all else 0)
@@ -217,6 +230,20 @@ def test_only_what_is_durable_leaves_memory() -> None:
         log.evict(2, bytes_max=0)
     log.evict(1, bytes_max=0)
     assert (held(log), log.offset, log.offset_timestamp) == ("1@2", Place(1, 1), 1001)
+
+
+def test_small_entries_count_for_what_they_take() -> None:
+    """A closing entry has 31 bytes and takes some 230: a limit of 32 MiB was a quarter of a GiB."""
+    log = Log(EMPTY)
+    tracemalloc.start()
+    try:
+        for index in range(1, 1001):
+            empty = make_entry(GROUP, index=index, term=1, timestamp=10**18 + index, kind=EntryKind.EMPTY)
+            log.append((empty,))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken * 0.75 < log.bytes < taken * 1.25
 
 
 def test_what_left_memory_is_not_cut() -> None:
