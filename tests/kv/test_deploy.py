@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 from collections.abc import Iterator
@@ -116,6 +117,23 @@ def test_whoever_stops_a_server_waits_for_it_to_hand_over() -> None:
     found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > seconds
+
+
+def test_nobody_waits_for_another_to_be_ready() -> None:
+    """After all were stopped none is ready alone: only a majority of them is, and all have to be started."""
+    assert documents("statefulset.yaml")[1]["spec"]["podManagementPolicy"] == "Parallel"
+    [compose] = documents("compose.yaml")
+    assert compose["services"]["more"]["depends_on"] == ["first"]
+    assert compose["services"]["more"]["restart"] == "on-failure"  # it ends where nobody answers yet
+
+
+def test_systemd_starts_a_server_again_for_ever_and_only_where_it_has_failed() -> None:
+    """By default it gives up after five starts in ten seconds; who is removed, or told to stop, has not."""
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # as the manual of configparser has it
+    unit.read(DEPLOY / "craft-kv.service", encoding="utf-8")
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["Restart"] == "on-failure"
 
 
 @pytest.mark.parametrize("version", ["1.28", "1.37"])
