@@ -309,6 +309,14 @@ def test_a_wrong_field_is_named(
     assert wrong(spoilt(message, path, value)).startswith(expected)
 
 
+@pytest.mark.parametrize("code", sorted(CODES.values()))
+def test_a_message_without_any_field_is_refused(code: int) -> None:
+    """Whatever its fields would be."""
+    frame = packed(frame_of())
+    frame[7] = [[code]]
+    assert "is (); allowed is an array of" in wrong(frame)
+
+
 def test_a_wrong_header_is_named() -> None:
     """The frame's own fields are checked like a message's."""
     for at, value, expected in [

@@ -235,13 +235,13 @@ class _Kind(NamedTuple):
     names: tuple[str, ...]
     checks: tuple[Check, ...]
     finish: Callable[[Sequence[Any]], Message]
-    numbers: int  # a message of a group and so many numbers less one; 0: of anything else
+    numbers: int  # a message of a group and so many numbers less one; -1: of anything else
 
 
 def _kind(message_type: Any) -> _Kind:
     checks, names = _CHECKS[message_type], message_type._fields
     assert len(checks) == len(names), message_type
-    numbers = len(checks) if checks == (a_group, *[a_number] * (len(checks) - 1)) else 0
+    numbers = len(checks) if checks == (a_group, *[a_number] * (len(checks) - 1)) else -1
     return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, message_type._make), numbers)
 
 
