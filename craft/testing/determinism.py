@@ -144,6 +144,8 @@ class Judgement:
     finding: Finding | None
     left_out: tuple[str, ...]
     """Checks that could not be made, and why."""
+    replayed: int = 0
+    """Recordings that were."""
 
 
 def judge(factory: Factory, recordings: Sequence[Recording], *, skip: Collection[str] = ()) -> Judgement:
@@ -171,7 +173,7 @@ def judge(factory: Factory, recordings: Sequence[Recording], *, skip: Collection
             names = f"with PYTHONHASHSEED={seeds[at]}", f"with PYTHONHASHSEED={seeds[at + 1]}"
             refined = _refined(luggage, recordings, replace(seen, replays=names), found[0])
             return Judgement(_hinted(factory, recordings, refined), ())
-    return Judgement(None, ())
+    return Judgement(None, (), len(recordings))
 
 
 def _judge_here(
@@ -183,7 +185,8 @@ def _judge_here(
     if found.left_out:
         return Judgement(None, (*left_out, f"replays ({found.left_out})"))
     seen = found.finding
-    return Judgement(None if seen is None else _hinted(factory, recordings, seen), left_out)
+    hinted = None if seen is None else _hinted(factory, recordings, seen)
+    return Judgement(hinted, left_out, len(recordings))
 
 
 def _first(recordings: Sequence[Recording], one: Examined, other: Examined) -> Finding | None:

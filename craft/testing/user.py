@@ -188,6 +188,7 @@ class _Search:
     recordings: list[Recording] = field(default_factory=list)
     judged: tuple[str, ...] | None = None
     """What was left out, once the recordings were judged."""
+    replayed: int = 0
     gave_up: list[str] = field(default_factory=list)
     """Of each seed, why the model could not judge its history; empty where it could."""
 
@@ -218,7 +219,7 @@ class _Search:
             merged=sum(one.merged for one in self.results),
             virtual_ns=sum(one.virtual_ns for one in self.results),
             faults=faults,
-            replayed=len(self.recordings),
+            replayed=self.replayed,
             left_out=(*(self.judged or ()), *self._not_judged()),
         )
 
@@ -246,7 +247,7 @@ class _Search:
         """Replay what was recorded."""
         __tracebackhide__ = True
         judgement = determinism.judge(self.asked.machine, self.recordings, skip=self.asked.skip)
-        self.judged = judgement.left_out
+        self.judged, self.replayed = judgement.left_out, judgement.replayed
         if judgement.finding is not None:
             self._not_deterministic(judgement.finding, self._digest(judgement.finding.seed), "")
 
