@@ -11,7 +11,7 @@ Invariants
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
@@ -209,8 +209,7 @@ class Guarded:
     def __init__(self, machine: Any) -> None:
         self._machine = machine
         if callable(getattr(machine, "query", None)):
-            query = guarded("query", machine.query)
-            self.query = lambda request: _copied(query(request))
+            self.query = guarded("query", lambda request: _answer(machine.query(request)))
         if isinstance(machine, Digestible):
             self.digest = guarded("digest", machine.digest)
         if isinstance(machine, Snapshots):
@@ -234,6 +233,15 @@ def guarded_machine(machine: Callable[[], StateMachine]) -> Callable[[], StateMa
             raise Raised(f"machine() raised {error!r}") from error
 
     return make
+
+
+def _answer(value: Any) -> Any:
+    """What a query gave, copied. Nobody looks into a coroutine or a generator: any two pass for equal."""
+    if isinstance(value, Coroutine):
+        value.close()  # else Python warns that nobody awaited it
+    if isinstance(value, Awaitable | Iterator):
+        raise TypeError(f"it returned a {type(value).__name__}; allowed: a value, such as msgpack can pack")
+    return _copied(value)
 
 
 def _copied(value: Any) -> Any:

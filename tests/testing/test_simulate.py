@@ -510,6 +510,16 @@ class Asserting(Names):
         raise AssertionError(f"nobody asks {query!r}")
 
 
+class Asynchronous(Names):
+    async def query(self, query: bytes) -> Any:
+        return None
+
+
+class Generating(Names):
+    def query(self, query: bytes) -> Any:
+        yield self.names[query.decode()]
+
+
 class BadDigest(Names):
     def digest(self) -> bytes:
         raise AssertionError("no digest of that")
@@ -550,6 +560,8 @@ SNAPPING: dict[str, Any] = {"seeds": [7], "only": []}
     ("machine", "options", "said", "cause"),
     [
         (Asserting, {}, "query(b'", AssertionError),
+        (Asynchronous, {}, "TypeError('it returned a coroutine; allowed: a value", TypeError),
+        (Generating, {}, "TypeError('it returned a generator; allowed: a value", TypeError),
         (BadDigest, {}, "digest() raised AssertionError('no digest", AssertionError),
         (CounterMachine, modelled(BadModel()), "model.step(", AssertionError),
         (CounterMachine, modelled(ListKeys()), "unhashable type: 'list'", TypeError),
