@@ -424,6 +424,7 @@ def _picture(task: Task, plan: Plan, trace: Trace) -> None:
 
 def _shrink(task: Task, plan: Plan) -> None:
     """A failing plan, cut down, and written to a file."""
+    out: Path = task.options.out or _default_out(plan)
     found = attempt(plan).violation
     if found is None:
         raise SimulationFailed(f"seed {plan.seed} violates nothing: there is nothing to shrink")
@@ -447,11 +448,18 @@ def _shrink(task: Task, plan: Plan) -> None:
         end = "nothing can be left out" if shrunk.finished else "--runs are used up"
         print(f"after {shrunk.runs} runs: {end}")
     finally:
-        out: Path = task.options.out or Path(f"seed-{plan.seed}.json")
         _write(out, smallest.to_json() + "\n")
         for line in report.plan_words(smallest):
             print(line)
         print(f"repeat: {shlex.join(['craft', 'simulate', '--replay', str(out), '--trace'])}")
+
+
+def _default_out(plan: Plan) -> Path:
+    """Where a shrunk plan goes. Known before the search, as `--out` is: hours shall not end with an error."""
+    try:
+        return values.file(f"seed-{plan.seed}.json")
+    except argparse.ArgumentTypeError as error:
+        raise SimulationFailed(f"--out is not given, and its default {error}") from error
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -170,6 +170,17 @@ def test_a_failure_in_a_search_is_told_as_well(capsys: pytest.CaptureFixture[str
     assert failure["repeat"] == f"craft simulate --replay {script}"
 
 
+def test_where_a_shrunk_plan_goes_is_looked_at_before_the_search(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default as well: hours of it shall not end with an error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seed-5.json").mkdir()
+    assert main(["simulate", "--replay", str(hopeless(tmp_path)), "--shrink"]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "its default 'seed-5.json' is not allowed; allowed: a file" in told.err
+
+
 def test_a_failure_is_shrunk_to_a_script_that_fails_alike(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
