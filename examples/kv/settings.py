@@ -120,6 +120,12 @@ class Settings:
             )
         if self.store != ROCKS and self.store_dir is not None:
             raise craft.ConfigError(f"store_dir: is not allowed with store = {self.store!r}; allowed: none")
+        own, beside = self.directory, self.craft.data_dir
+        if own is not None and beside is not None and own.resolve().is_relative_to(beside.resolve()):
+            raise craft.ConfigError(
+                f"store_dir: {own} is not allowed, for craft's own data are in {beside}; allowed: a directory"
+                " beside it"
+            )
         for key in ("redis_listen", "http_listen"):
             address: Address | None = getattr(self, key)
             if address is None or address.loopback or self.insecure_listen:

@@ -307,6 +307,10 @@ def test_a_wrong_store_is_refused(tmp_path: Path) -> None:
         settings.Settings(craft=config, store="rocks")
     with pytest.raises(craft.ConfigError, match="store_dir: is not allowed with store = 'memory'"):
         settings.Settings(craft=config, store_dir=tmp_path)
+    durable = replace(config, data_dir=tmp_path / "data")
+    for inside in (tmp_path / "data", tmp_path / "data" / "log"):  # the latter is craft's own database
+        with pytest.raises(craft.ConfigError, match=f"store_dir: {inside} is not allowed, for craft's own"):
+            settings.Settings(craft=durable, store="rocks", store_dir=inside)
     cluster.prepare(tmp_path / "kv", servers=1, redis_port=7000)
     with pytest.raises(craft.ConfigError, match="--store: rocks is not allowed, for .* says memory"):
         cluster.prepare(tmp_path / "kv", servers=1, redis_port=7000, store="rocks")
