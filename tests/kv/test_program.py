@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import signal
+import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -67,3 +71,30 @@ def test_ctrl_c_is_no_failure_of_the_program(
     monkeypatch.setattr(member, "prepare", interrupted)
     assert program.main(["member", "--dir", str(tmp_path), "--create"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == ""
+
+
+def test_nobody_is_asked_for_a_servers_health_but_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container may be told of a proxy, which knows no 127.0.0.1 of ours."""
+    [(host, nobody), (_, proxy)] = free_addresses(2)
+    monkeypatch.setenv("http_proxy", f"http://{host}:{proxy}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server((host, proxy)) as listener:
+        listener.settimeout(0)
+        assert program.main(["health", f"http://{host}:{nobody}/health"]) == 1
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert "refused" in capsys.readouterr().err
+
+
+def test_ctrl_d_is_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is how a prompt is left."""
+
+    def left(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(getpass, "getpass", left)
+    assert program.main(["password"]) == 2
+    assert capsys.readouterr().err == "kv: error: no password was given; allowed: one, and Enter\n"
