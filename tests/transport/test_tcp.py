@@ -221,6 +221,22 @@ async def test_a_disconnected_peer_may_come_again() -> None:
         assert await say(address, encode_hello(HELLO)) == WELCOME
 
 
+async def test_a_peer_that_is_removed_while_it_connects_is_disconnected() -> None:
+    """Between the check of its Hello and its first frame: whoever removed it saw no connection to end."""
+    transports: list[TcpTransport] = []
+
+    def removed_meanwhile(_server_id: int, _disk_id: str) -> None:
+        transports[0].set_peers({3: NOWHERE})
+
+    async with running(facts(known_disk=removed_meanwhile)) as (transport, inbox, address):
+        transports.append(transport)
+        async with dial(address, encode_hello(HELLO)) as stream:
+            assert await read_answer(stream) == WELCOME
+            await stream.send_all(encode_frame(QUERY))
+            assert await ends(stream)
+        assert inbox.arrived == []
+
+
 async def test_a_second_connection_replaces_the_first() -> None:
     """A peer that connects again has lost its first connection, whether or not we have noticed."""
     async with running(facts()) as (_, inbox, address), dial(address, encode_hello(HELLO)) as first:

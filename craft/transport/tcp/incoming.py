@@ -40,6 +40,8 @@ class Acceptor:
         peer: ServerId | None = None  # until we know better
         try:
             stream, peer = await self._greet(socket)
+            if peer not in self._ours.known:  # whoever removed it meanwhile saw no connection to end
+                raise HandshakeRefused("it is no member any more")
             self._connected(peer)
             await self._receive(stream, peer, inbox)
         except LOST as error:
