@@ -179,7 +179,7 @@ class _Player:
         if not wanted or not isinstance(self._machine, Snapshots):
             return None
         place = Place(number, ORDER[COMMAND], 0)
-        forked: Callable[[], Iterable[bytes]] = self._call(place, self._machine.snapshot, "snapshot()")
+        forked: Callable[[], Iterable[bytes]] = self._told(place, self._machine.snapshot, "snapshot()")
         return forked
 
     def _restore(self, number: int, chunks: Callable[[], Iterable[bytes]]) -> None:
@@ -187,13 +187,13 @@ class _Player:
         as at a start. The fork is read only now: on a server, too, the machine goes on meanwhile.
         """
         place = Place(number, ORDER[COMMAND], 0)
-        pieces = self._call(
+        pieces = self._told(
             place, lambda: [checked_chunk(one) for one in chunks()], "what snapshot() returned"
         )
         self._restores += 1
         if self._restores % 2:
             self._machine = self._make()
-        self._call(place, lambda: self._machine.restore(iter(pieces)), "restore()")
+        self._told(place, lambda: self._machine.restore(iter(pieces)), "restore()")
 
     def _step(self, number: int, step: Step) -> None:
         commands = list(step.commands)
@@ -227,11 +227,19 @@ class _Player:
             place = Place(number, ORDER[QUERY], at)
             self.answers[place] = sight(self._call(place, partial(self._machine.query, query)))
 
-    def _call(self, place: Place, call: Callable[[], Any], who: str = "") -> Any:
+    def _call(self, place: Place, call: Callable[[], Any]) -> Any:
         count = 1 + place.step * PLACES_PER_STEP + place.order * PLACES_PER_STEP // 2 + place.number
-        try:
+
+        def within() -> Any:
             with self._controls.around(self._style.surroundings, count):
                 return call()
+
+        return self._told(place, within)
+
+    def _told(self, place: Place, call: Callable[[], Any], who: str = "") -> Any:
+        """In the surroundings as they are: within those that are held still no datetime can be pickled."""
+        try:
+            return call()
         except Exception as error:  # noqa: BLE001  # whatever the user's code raises is what it answers
             return self._stop(place, f"{who} raised {error!r}".strip())
 

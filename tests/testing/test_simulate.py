@@ -104,6 +104,24 @@ def test_a_machine_with_snapshots_passes() -> None:
     assert (report.replayed, report.left_out) == (3, ())
 
 
+class Dated(Names):
+    """Its snapshots are pickles, of a moment too: a stand-in for its class cannot be pickled."""
+
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def snapshot(self) -> Callable[[], list[bytes]]:
+        pickled = pickle.dumps((self.names, self.began))
+        return lambda: [pickled]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.names, self.began = pickle.loads(b"".join(chunks))
+
+
+def test_snapshots_that_are_pickled_raise_no_alarm() -> None:
+    """Time is not held still around them: nothing that is compared comes from there."""
+    assert simulate(local(Dated), commands=commands, queries=queries, seeds=[1], skip=HERE).replayed == 1
+
+
 class Strange(Names):
     """What it answers is equal everywhere, and prints otherwise, or goes on changing."""
 
