@@ -448,7 +448,7 @@ class Engine:
         e = self.state
         changed = False
         for group in sorted(e.dirty):
-            r = e.raft(group)
+            r = e.replicas[group].state
             known = (r.term, r.leader_id)
             if known == e.leaders[group]:
                 continue

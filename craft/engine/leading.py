@@ -34,8 +34,9 @@ def turn(e: EngineState) -> None:
         queue = e.queues[group]
         if group not in e.dirty and not queue.proposals:
             continue  # most groups, most turns
-        r = e.raft(group)
-        _forget_committed(queue, r)
+        r = e.replicas[group].state
+        if queue.uncommitted:
+            _forget_committed(queue, r)
         if r.noop_due or r.clearing_due or (queue.proposals and _may_append_commands(e, r, queue)):
             bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
             before = r.log.last_index
@@ -45,7 +46,7 @@ def turn(e: EngineState) -> None:
                 r.clearing_due = False
     if e.demand:
         for group in led:
-            r = e.raft(group)
+            r = e.replicas[group].state
             # A group that is being handed over rests for that moment: TimeoutNow waits for the log's end.
             if r.log.last_timestamp < e.demand and group not in appended and r.transfer_to is None:
                 bounded_now = _bounded_now(e, r) if bounded_now is None else bounded_now
@@ -191,6 +192,5 @@ def _take(
 
 
 def _replicate(e: EngineState, group: GroupId) -> None:
-    r = e.raft(group)
-    for peer, first_index in replication.replicate(r, e.now.monotonic_ns):
+    for peer, first_index in replication.replicate(e.replicas[group].state, e.now.monotonic_ns):
         load_append(e, group, peer, first_index)

@@ -120,7 +120,7 @@ def _frame(e: EngineState, peer: Peer) -> Frame:
         peer.out += [_durable(r) for r in led if r.leads and not r.suspect]
         peer.durable_due.clear()
     messages, peer.out = (*holding.take(peer), *peer.out), []
-    commits = tuple([_commit(e.raft(group)) for group in sorted(peer.commits_due)])
+    commits = tuple([_commit(e.replicas[group].state) for group in sorted(peer.commits_due)])
     peer.commits_due.clear()
     monotonic, clock = e.now
     held = 0 if peer.heard_at is None else monotonic - peer.heard_at

@@ -46,7 +46,8 @@ def _deliver(e: EngineState, group: GroupId) -> None:
     log = r.log
     # (†) durable *here*, or a tie comes out in another order elsewhere
     upto = min(r.commit_index, log.persisted)
-    e.starved.discard(group)
+    if e.starved:
+        e.starved.discard(group)
     while e.cursor[group] < upto:
         if not _has_room(e, group):
             mark("merge has no room")

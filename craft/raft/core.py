@@ -131,7 +131,7 @@ class Raft:
         if self._handed is not None and handed:
             r.log.mark_persisted(self._handed[1])
             self._handed = None
-        if suspicion.written(r, write) or handed:
+        if (r.clearing_write and suspicion.written(r, write)) or handed:
             if r.leads:
                 replication.maybe_commit(r)
             else:

@@ -584,7 +584,7 @@ def test_a_vote_that_went_back_is_damage(tmp_path: pathlib.Path) -> None:
     storage.close()
     with raw(tmp_path / "disk") as db:
         key = layout.hard_state_key(0)
-        db.put(key, layout.hard_state_value(key, layout.StoredState(HardState(4, None, 0), 2)))
+        db.put(key, layout.hard_state_value(key, HardState(4, None, 0), 2))
     with pytest.raises(
         DamagedStorage, match="says term 4 without a vote, the second place says term 5 vote 2"
     ):

@@ -72,7 +72,7 @@ class RocksStorage:
         self._reclaim_lock = threading.Lock()
         self._snapshots = snapshots
         self._closing = False
-        self._states: dict[GroupId, layout.StoredState] = {}
+        self._states: dict[GroupId, layout.StoredState] = {}  # since when term and vote are what they are
         self._written = _Written(0, ((0, None),) * groups)
         self._synced = _Written(0, ())  # what the two side files say
         self._peer_disks: dict[ServerId, str] = {}
@@ -196,17 +196,15 @@ class RocksStorage:
     def _add_hard_states(
         self, batch: WriteBatch, write: Write, number: int
     ) -> dict[GroupId, layout.StoredState]:
-        states: dict[GroupId, layout.StoredState] = {}
+        """Put them; returns those whose term or vote is another than before."""
+        changed: dict[GroupId, layout.StoredState] = {}
         for group, hard_state in write.hard_states:
-            before = self._states.get(group)
-            changed = before is None or before.hard_state[:2] != hard_state[:2]
-            stored = layout.StoredState(
-                hard_state, number if before is None or changed else before.ballot_batch
-            )
+            stored = self._states.get(group)
+            if stored is None or stored.hard_state[:2] != hard_state[:2]:
+                stored = changed[group] = layout.StoredState(hard_state, number)
             key = layout.hard_state_key(group)
-            batch.put(key, layout.hard_state_value(key, stored))
-            states[group] = stored
-        return states
+            batch.put(key, layout.hard_state_value(key, hard_state, stored.ballot_batch))
+        return changed
 
     def _write_batch(self, batch: WriteBatch, number: int, ballots: layout.Ballots) -> None:
         """Number the batch and hand it to the kernel."""
@@ -338,10 +336,10 @@ class RocksStorage:
 
 
 def _with_ballots(ballots: layout.Ballots, states: dict[GroupId, layout.StoredState]) -> layout.Ballots:
-    """The ballots after these states; the same object where no term and no vote changed."""
-    changed = {group: state.hard_state[:2] for group, state in states.items()}
-    if all(ballots[group] == ballot for group, ballot in changed.items()):
+    """The ballots after these states, which are others; the same object where there are none."""
+    if not states:
         return ballots
+    changed = {group: state.hard_state[:2] for group, state in states.items()}
     return tuple(changed.get(group, ballot) for group, ballot in enumerate(ballots))
 
 

@@ -8,6 +8,7 @@ Invariants
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import NamedTuple
 
 from rocksdict import WriteBatch
@@ -15,6 +16,9 @@ from rocksdict import WriteBatch
 from craft.recovery import end_after, end_after_start
 from craft.storage.rocks import layout
 from craft.types import Append, EntryKind, GroupId, Index, Start, Write
+
+_CONFIGURATION = EntryKind.CONFIGURATION
+_kind = attrgetter("kind")
 
 
 class Bounds(NamedTuple):
@@ -73,7 +77,7 @@ def _add_append(batch: WriteBatch, append: Append, before: Bounds) -> Bounds:
         batch.put(layout.entry_key(group, entry.index), entry.record)
     for index in range(end + 1, before.last + 1):
         batch.delete(layout.entry_key(group, index))
-    if not append.truncate_from and not any(e.kind is EntryKind.CONFIGURATION for e in append.entries):
+    if not append.truncate_from and _CONFIGURATION not in map(_kind, append.entries):
         return Bounds(before.start, end, before.configurations)
     return Bounds(before.start, end, _mark_configurations(batch, append, before))
 

@@ -125,10 +125,10 @@ def number_of(key: bytes, value: bytes) -> int:
     return int.from_bytes(unseal(key, value), "big")
 
 
-def hard_state_value(key: bytes, stored: StoredState) -> bytes:
-    """The value of a group's hard state."""
-    term, vote, commit = stored.hard_state
-    return seal(key, _STATE.pack(term, 0 if vote is None else vote + 1, commit, stored.ballot_batch))
+def hard_state_value(key: bytes, hard_state: HardState, ballot_batch: int) -> bytes:
+    """The value of a group's hard state, and of the batch in which its term or vote last changed."""
+    term, vote, commit = hard_state
+    return seal(key, _STATE.pack(term, 0 if vote is None else vote + 1, commit, ballot_batch))
 
 
 def hard_state_of(key: bytes, value: bytes) -> StoredState:
