@@ -175,6 +175,7 @@ def test_beyond_loopback_one_has_to_insist(tmp_path: Path) -> None:
         ({"join": ("kv-0",)}, r"join\[0\]: 'kv-0' is not an address"),
         ({"redis_port": PORTS[3]}, f"--http-port: cannot listen on 127.0.0.1:{PORTS[3]}: .*in use"),
     ],
+    ids=["beyond loopback", "no host", "no port to join at", "one port twice"],  # ports differ by process
 )
 def test_what_is_wrong_is_told_before_a_cluster_is_asked(
     changes: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
