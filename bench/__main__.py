@@ -19,6 +19,7 @@ import trio
 
 from bench import (
     catchup,
+    ceiling,
     compare,
     failover,
     groups,
@@ -59,6 +60,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
     for one in (
         throughput.EXPERIMENT,
+        ceiling.EXPERIMENT,
         latency.EXPERIMENT,
         latency_load.EXPERIMENT,
         idle.EXPERIMENT,

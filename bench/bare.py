@@ -87,9 +87,8 @@ async def _round(directory: Path, processes: int, batch_bytes: int, for_s: float
 
     async def one(number: int) -> None:
         work = (str(directory / f"bare-{number}"), str(batch_bytes), str(for_s), str(begin))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *_python_path()))}
         done = await trio.run_process(
-            [sys.executable, "-m", "bench.bare", *work], capture_stdout=True, env=environment
+            [sys.executable, "-m", "bench.bare", *work], capture_stdout=True, env=environment()
         )
         size, took = done.stdout.split()
         rates[number] = float(size) / float(took)
@@ -100,8 +99,10 @@ async def _round(directory: Path, processes: int, batch_bytes: int, for_s: float
     return rates
 
 
-def _python_path() -> list[str]:
-    return [path for path in (os.environ.get("PYTHONPATH"),) if path]
+def environment() -> dict[str, str]:
+    """That of a process that imports what this one does, wherever it is started."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def add_bare_option(parser: argparse.ArgumentParser) -> None:

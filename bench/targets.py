@@ -103,6 +103,13 @@ TARGETS: tuple[Target, ...] = (
         bound=0.6,
     ),
     Target(
+        words="or of what bare processes reach that replicate, sync, merge and apply, and promise nothing",
+        run="ceiling",
+        path=_figure("share"),
+        sense=AT_LEAST,
+        bound=0.75,
+    ),
+    Target(
         words="awaited one by one by 1,024 tasks: commands applied a second",
         run="throughput-awaited",
         path=_figure("applied_per_second"),
