@@ -40,19 +40,23 @@ class History:
     def __init__(self, bytes_max: int, since: int = 0) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._records: deque[tuple[int, bytes, Value | None, int | None]] = deque()
+        self._records: deque[tuple[int, bytes, Value | None, int | None, int]] = deque()
+        """Until when, which key, what it held until when it would have expired; and what that takes here."""
         self.since = since
         """In ms: everything from then on is here."""
 
     def note(self, now: int, key: bytes, value: Value | None, deadline: int | None) -> None:
         """A key held this, and is about to hold something else."""
-        if value.__class__ is Hash:
+        size = RECORD_BYTES + len(key)
+        if isinstance(value, Hash):
             value = A_HASH
-        self._records.append((now, key, value, deadline))
-        self._bytes += RECORD_BYTES + len(key) + (len(value) if isinstance(value, bytes) else 0)
+        elif value is not None:
+            size += len(value)
+        self._records.append((now, key, value, deadline, size))
+        self._bytes += size
         while self._bytes > self._bytes_max:
-            until, key, value, _ = self._records.popleft()
-            self._bytes -= RECORD_BYTES + len(key) + (len(value) if isinstance(value, bytes) else 0)
+            until, _, _, _, size = self._records.popleft()
+            self._bytes -= size
             self.since = max(self.since, until)
 
     def clear(self, now: int) -> None:
@@ -63,7 +67,7 @@ class History:
 
     def at(self, key: bytes, time: int) -> Held | None:
         """What a key held at a time; None: what it holds now. The time is not before `since`."""
-        for until, changed, value, deadline in self._records:
+        for until, changed, value, deadline, _ in self._records:
             if until > time and changed == key:
                 return Held(value, deadline)
         return None

@@ -270,12 +270,13 @@ class Editor(View):
     def replace(self, key: bytes, value: Value) -> None:
         """Set a key and keep its deadline. The caller has looked at it, so it is not an expired one's."""
         self.note(key)
-        if self.space.ordered is not None and key not in self.values:
-            self.space.ordered.add(key)
+        space = self.space
+        if space.ordered is not None and key not in self.values:
+            space.ordered.add(key)
         self.values[key] = value
-        self.space.versions[key] = self.position
-        if self.space.index is not None:
-            self.space.index.add(key)
+        space.versions[key] = self.position
+        if space.index is not None:
+            space.index.add(key)
 
     def touch(self, key: bytes) -> None:
         """Something about a key that is there has changed."""

@@ -29,6 +29,7 @@ from examples.kv.values import Hash
 
 NS_PER_MS = 1_000_000
 MALFORMED = "ERR malformed command"
+BYTES = frozenset({bytes})
 
 REPLY_BYTES_KEPT = 1024
 """A reply that takes no more is never lost to make room, whatever others of its batch have asked for."""
@@ -177,7 +178,7 @@ def unpack(command: bytes) -> Any:
 
 def checked(args: Any) -> Args:
     """The arguments of a command: some, and all bytes."""
-    if not isinstance(args, list) or not args or not all(isinstance(arg, bytes) for arg in args):
+    if not isinstance(args, list) or not args or not BYTES.issuperset(map(type, args)):
         raise Refused(MALFORMED)
     return args
 

@@ -26,6 +26,9 @@ TABLE: dict[bytes, Command] = {
     for command in theme.COMMANDS
 }
 
+NAMED_BY_ONE = {name: command for name, command in TABLE.items() if b"|" not in name}
+"""By their first argument; those of a container are named by two."""
+
 CONTAINERS = frozenset(name.partition(b"|")[0] for name in TABLE if b"|" in name)
 """Commands that do nothing without the name of another behind them."""
 
@@ -34,10 +37,11 @@ QUOTED_BYTES_MAX = 128
 
 def find(args: Args) -> Command:
     """The command that arguments name; refused (as a queue of MULTI does) if unknown or of a wrong arity."""
-    command = TABLE.get(args[0].upper())
-    if command is None or b"|" in command.name:  # one of a container is named by two arguments
+    command = NAMED_BY_ONE.get(args[0].upper())
+    if command is None:
         command = contained(args)
-    if len(args) != command.arity and (command.arity > 0 or len(args) < -command.arity):
+    arity = command.arity
+    if len(args) != arity and (arity > 0 or len(args) < -arity):
         raise wrong_arity(command.name)
     return command
 
