@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +16,7 @@ from craft.raft import membership
 from craft.testing.checkers.membership import meet
 from craft.testing.members import KINDS
 from craft.testing.plan import MS, SECOND, MemberChange, Plan
-from craft.testing.run import run
+from craft.testing.run import Run, run
 from craft.types import Configuration, ServerId
 
 
@@ -89,6 +90,25 @@ def test_a_server_that_is_wanted_again_while_it_runs_tells_its_disk_again() -> N
     result = run(Plan(1, servers=3, groups=2, changes=changes, duration=4 * SECOND))
     assert result.marks["disk told again"]
     assert result.violation is None, result.violation
+
+
+def test_no_second_disk_is_taken_before_the_first_is_readmitted() -> None:
+    """Soak seed 123163: two of three disks are what nothing survives, and the operator must count the first.
+
+    Nobody missed it: its machine was cut off from the start, so the others had never met its disk.
+    """
+    made = Run(Plan(1, servers=3, groups=2, duration=2 * SECOND))
+    world = made.world
+    for i in world.ids:
+        world.at(0, partial(world.start, i))
+    world.run(2 * SECOND)
+    assert world.operator.may_wipe(3), "all is well"
+    world.wiped.add(1)  # as if no server had a disk by its name, old or new
+    assert not world.operator.may_wipe(3)
+    for server in world.servers.values():
+        members = server.engine.state.members
+        members.servers[1] = members.servers[1]._replace(disk=world.disks[1].disk_id)
+    assert world.operator.may_wipe(3), "all have merged that it is wanted on its new one"
 
 
 # -- the checker's own arithmetic ------------------------------------------------------------------
