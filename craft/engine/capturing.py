@@ -30,7 +30,7 @@ from craft.membership import Members
 from craft.raft import membership
 from craft.ready import Capture, Ready
 from craft.sessions import Sessions
-from craft.types import Cut, Entry, GroupId, Head, Place, SnapshotInfo, SnapshotKind, SnapshotPart, size_of
+from craft.types import Cut, Entry, GroupId, Head, SnapshotInfo, SnapshotKind, SnapshotPart, size_of
 
 KEPT = 2
 """Snapshots that are kept; one alone allows no compaction."""
@@ -57,7 +57,7 @@ def note_delivered(e: EngineState, group: GroupId, entries: tuple[Entry, ...]) -
     size = size_of(entries)
     s.totals[group] += size
     s.logged_bytes += size
-    place = s.delivered[group] = Applied(Place(last.term, last.index), last.timestamp)
+    place = s.delivered[group] = Applied(last.place, last.timestamp)
     marks = s.landmarks[group]
     if not marks or s.totals[group] - marks[-1].bytes >= _landmarks_apart(e):
         marks.append(Landmark(*place, s.totals[group]))

@@ -58,8 +58,6 @@ def replicate(r: RaftState, now: int) -> list[tuple[ServerId, Index]]:
     """
     loads: list[tuple[ServerId, Index]] = []
     for peer, progress in r.progress.items():  # in rising order
-        if progress.next > r.log.last_index and progress.state is REPLICATE:
-            continue  # mostly: it was sent everything
         while _may_send(r, progress):
             if progress.next <= r.log.start.place.index:
                 mark("follower needs a snapshot")

@@ -9,7 +9,6 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgpack
@@ -243,9 +242,7 @@ def _kind(message_type: Any) -> _Kind:
     checks, names = _CHECKS[message_type], message_type._fields
     assert len(checks) == len(names), message_type
     numbers = len(checks) if checks == (a_group, *[a_number] * (len(checks) - 1)) else -1
-    # Of a length that is checked already, the plain constructor does, and takes a third of the time.
-    make = partial(tuple.__new__, message_type)
-    return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, make), numbers)
+    return _Kind(message_type.__name__, names, checks, _FINISH.get(message_type, message_type._make), numbers)
 
 
 _KINDS = {code: _kind(message_type) for message_type, code in CODES.items()}

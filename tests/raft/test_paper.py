@@ -608,6 +608,17 @@ def test_entries_out_of_line_are_the_peers_fault(message: AppendEntries) -> None
     cluster.expect_log(2, before)
 
 
+def test_what_is_known_committed_on_both_sides_is_acknowledged() -> None:
+    """PROTOCOL 9: a peer told of the commit. The leader probes further back, and need not send it again."""
+    cluster = Cluster(logs={2: "1@1 1@2 1@3"})
+    follower = cluster.state(2)
+    replication.learn_commit(follower, 3, 3, 1, 0)
+    cluster.step(1, 2, append(1, "1@1", commit=2))
+    assert follower.verified == 1, "it has not committed our third entry: its own may be another"
+    cluster.step(1, 2, append(1, "1@1", commit=3))
+    assert follower.verified == 3
+
+
 def test_a_wrong_stamp_cuts_nothing() -> None:
     """A conflicting entry that could never be appended must not cost the entries that it would replace."""
     cluster = Cluster(logs={2: "1@1 1@2 1@3"})
