@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from craft import quorum
 from craft.limits import EngineLimits
 from craft.messages import RequestVote, RequestVoteResult
-from craft.raft import Raft, membership
+from craft.raft import Raft, membership, replication
 from craft.raft.membership import Goal, is_reached, next_step
 from craft.types import (
     BEGINNING,
@@ -178,6 +178,21 @@ def test_another_machine_under_a_founders_id_has_no_vote_to_give(
     raft.step(2, RequestVote(0, 1, 0, 0, pre=pre, transfer=False), 10**12)
     [(_, answer)] = raft.state.outbox
     assert isinstance(answer, RequestVoteResult) and answer.granted is granted
+
+
+@pytest.mark.parametrize("stranger", [None, 1, 2])
+def test_no_commit_is_inferred_from_another_disk(stranger: ServerId | None) -> None:
+    """PROTOCOL 8: what the machine under a voter's id holds is on no voter's disk, so two make no quorum."""
+    configuration = Configuration(frozenset({1, 2, 3}), disks=((1, "a"), (2, "b"), (3, "c")))
+    disks = {1: "a", 2: "b", 3: "c"}
+    if stranger is not None:
+        disks[stranger] = "new"
+    [empty] = empty_recovered(1).groups
+    raft = Raft(
+        0, 2, configuration, empty, limits=EngineLimits(), rng=random.Random(0), gone=set(), now=0,
+        disks=disks,
+    )  # fmt: skip
+    assert replication.infers_commits(raft.state, 1, 2) is (stranger is None)
 
 
 @pytest.mark.parametrize(
